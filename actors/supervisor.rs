@@ -1,0 +1,370 @@
+//! The life of the service, from the restore to the exit code.
+//!
+//! restore → app → ticks; then, on a signal or when the app ends: no more ticks → drain the app →
+//! final backup with its deadline → the outcome. Actors that die are replaced, at most three
+//! times in ten minutes. Nothing here knows how any of it is done, nor what a signal is.
+
+mod stop;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MailboxError};
+use simplebackup_engine::LOG;
+use simplebackup_engine::clock::Clock;
+use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::restore::Restored;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::SERVER_LOG;
+use crate::app::{AppActor, AppEnd, AppError, Application};
+use crate::backup::{BackupActor, BackupPlan};
+use crate::death_watch::DeathWatch;
+use crate::messages::{
+    ActorGone, Restore, RestoreFailure, Shutdown, StartApp, StartTicking, StopCause, StopTicking,
+};
+use crate::restore::{RestoreActor, RestorePlan};
+use crate::schedule::Schedule;
+use crate::scheduler::SchedulerActor;
+use crate::status::{Event, Phase, StatusBoard};
+
+/// Signals that follow the first within this time mean the same stop.
+const ONE_STOP: Duration = Duration::from_secs(1);
+
+/// Replacements of actors within [`RESTART_WINDOW`] that are tolerated.
+const RESTARTS_MAX: usize = 3;
+
+/// The time in which [`RESTARTS_MAX`] counts.
+const RESTART_WINDOW: Duration = Duration::from_mins(10);
+
+/// Everything that the service consists of.
+pub struct Plan {
+    /// Restore, backup and schedule; nothing when backups are switched off.
+    pub protection: Option<Protection>,
+    /// The app.
+    pub app: Box<dyn Application>,
+    /// How long the app may take to leave.
+    pub app_timeout: Duration,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where everything is recorded.
+    pub board: StatusBoard,
+    /// Where the address of the current backup actor is published: another one after a restart,
+    /// none before the app runs.
+    pub backup_address: watch::Sender<Option<Addr<BackupActor>>>,
+}
+
+/// What protects the database.
+#[derive(Debug, Clone)]
+pub struct Protection {
+    /// The restore at the start.
+    pub restore: RestorePlan,
+    /// How long it may take.
+    pub restore_timeout: Duration,
+    /// The backups.
+    pub backup: BackupPlan,
+    /// When they are due.
+    pub schedule: Schedule,
+    /// How long the final backup may take.
+    pub final_timeout: Duration,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("protection", &self.protection).finish_non_exhaustive()
+    }
+}
+
+/// How the service ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The restore failed; the app was never started.
+    RestoreFailed(RestoreFailure),
+    /// The app did not start.
+    AppFailed(AppError),
+    /// Stopped before the app was started.
+    BeforeStart,
+    /// Stopped in order.
+    Stopped {
+        /// Why.
+        cause: StopCause,
+        /// How the app ended.
+        app: AppEnd,
+        /// What became of the final backup.
+        final_backup: FinalBackup,
+        /// By when it had to be made.
+        final_deadline: Deadline,
+    },
+    /// A second signal ended the stop.
+    Abandoned,
+}
+
+/// A service that was started.
+#[derive(Debug)]
+pub struct Launched {
+    /// Takes [`Shutdown`].
+    pub supervisor: Addr<Supervisor>,
+    /// Hears how the service ended, once.
+    pub ended: oneshot::Receiver<Ended>,
+}
+
+/// What became of the final backup.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FinalBackup {
+    /// Backups are switched off.
+    NotWanted,
+    /// It was made.
+    Made,
+    /// It was not, and the log says why.
+    Missing,
+}
+
+/// The addresses that change together when actors are replaced.
+#[derive(Debug, Clone)]
+struct Workers {
+    backup: Addr<BackupActor>,
+    scheduler: Addr<SchedulerActor>,
+    generation: u32,
+}
+
+/// Starts, watches and stops the other actors; see the module.
+pub struct Supervisor {
+    protection: Option<Protection>,
+    app_timeout: Duration,
+    clock: Arc<dyn Clock>,
+    board: StatusBoard,
+    /// The app until its actor is made, in `started`.
+    app: Option<Box<dyn Application>>,
+    app_actor: Option<Addr<AppActor>>,
+    /// The current backup actor and scheduler. Written when they are made or replaced.
+    workers: Option<Workers>,
+    /// Tells the outside which backup actor is the current one.
+    backup_address: watch::Sender<Option<Addr<BackupActor>>>,
+    /// Where the stop is. Written by `enter`, read by every handler.
+    phase: Phase,
+    /// When the first signal came. Set by the handler of `Shutdown`.
+    signalled_at: Option<Instant>,
+    /// When workers were replaced, oldest first, within the window.
+    restarts: VecDeque<Instant>,
+    /// Who waits for the end. Taken by `end`.
+    ended: Option<oneshot::Sender<Ended>>,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Supervisor({:?})", self.phase)
+    }
+}
+
+impl Supervisor {
+    /// Starts the service.
+    ///
+    /// # Panics
+    ///
+    /// Outside an actix system.
+    #[must_use]
+    pub fn launch(plan: Plan) -> Launched {
+        let (ended, receiver) = oneshot::channel();
+        let supervisor = Self {
+            protection: plan.protection,
+            app_timeout: plan.app_timeout,
+            clock: plan.clock,
+            board: plan.board,
+            app: Some(plan.app),
+            app_actor: None,
+            workers: None,
+            backup_address: plan.backup_address,
+            phase: Phase::Starting,
+            signalled_at: None,
+            restarts: VecDeque::new(),
+            ended: Some(ended),
+        };
+        Launched { supervisor: supervisor.start(), ended: receiver }
+    }
+
+    /// Returns whether a signal belongs to the one that began the stop: `timeout` and terminals
+    /// send one to the process and another to its group.
+    fn is_same_stop(&self) -> bool {
+        self.signalled_at.is_some_and(|first| first.elapsed() < ONE_STOP)
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.board.record(&Event::Phase(phase));
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if let Some(sender) = self.ended.take() {
+            // Err means that whoever launched us no longer cares.
+            let _nobody_waits = sender.send(ended);
+        }
+    }
+
+    /// The restore is over: start the app, or give up.
+    fn restored(
+        &mut self,
+        answer: Result<Result<Restored, RestoreFailure>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.phase != Phase::Starting {
+            return;
+        }
+        let restored = match answer {
+            Ok(Ok(restored)) => restored,
+            Ok(Err(failure)) => return self.end(Ended::RestoreFailed(failure)),
+            Err(mailbox) => {
+                let failure = RestoreFailure::Panicked(mailbox.to_string());
+                return self.end(Ended::RestoreFailed(failure));
+            }
+        };
+        let Some(app) = self.app.take() else { return };
+        let supervisor = ctx.address();
+        let watch = DeathWatch::new(supervisor.clone().recipient(), "AppActor", None);
+        let actor = AppActor::new(app, supervisor.recipient(), self.board.clone(), watch).start();
+        self.app_actor = Some(actor.clone());
+        // From here on a stop has to drain the app.
+        self.enter(Phase::Running);
+        let started = async move { actor.send(StartApp(restored)).await };
+        ctx.spawn(wrap_future(started).map(|answer, this: &mut Self, ctx| {
+            this.app_started(answer, ctx);
+        }));
+    }
+
+    fn app_started(
+        &mut self,
+        answer: Result<Result<(), AppError>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        match answer {
+            Ok(Ok(())) if self.phase == Phase::Running => self.start_workers(0, ctx),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.end(Ended::AppFailed(error)),
+            Err(mailbox) => self.end(Ended::AppFailed(AppError::Failed(mailbox.to_string()))),
+        }
+    }
+
+    /// Makes a backup actor and a scheduler and lets the ticks begin.
+    fn start_workers(&mut self, generation: u32, ctx: &mut Context<Self>) {
+        let Some(protection) = &self.protection else { return };
+        let supervisor = ctx.address().recipient();
+        let watch = DeathWatch::new(supervisor.clone(), "BackupActor", Some(generation));
+        let backup = BackupActor::new(protection.backup.clone(), self.board.clone(), watch).start();
+        let watch = DeathWatch::new(supervisor, "SchedulerActor", Some(generation));
+        let scheduler = SchedulerActor::new(
+            protection.schedule.clone(),
+            Arc::clone(&self.clock),
+            backup.clone(),
+            self.board.clone(),
+            watch,
+        )
+        .start();
+        let begin = scheduler.send(StartTicking);
+        self.backup_address.send_replace(Some(backup.clone()));
+        self.workers = Some(Workers { backup, scheduler, generation });
+        actix::spawn(async move {
+            if let Err(error) = begin.await {
+                tracing::error!(target: LOG, "ERROR: The scheduler did not start: {error}");
+            }
+        });
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let plan = self.protection.as_ref().map(|protection| protection.restore.clone());
+        let timeout = self.protection.as_ref().map_or(Duration::ZERO, |p| p.restore_timeout);
+        let restore = RestoreActor::new(plan, self.board.clone()).start();
+        let deadline = Deadline::after(timeout);
+        let restored = async move { restore.send(Restore { deadline }).await };
+        ctx.spawn(wrap_future(restored).map(|answer, this: &mut Self, ctx| {
+            this.restored(answer, ctx);
+        }));
+    }
+}
+
+impl Handler<Shutdown> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Shutdown, ctx: &mut Self::Context) {
+        if message.cause == StopCause::Signal {
+            // Also the first during a stop that the end of the app began.
+            self.signalled_at.get_or_insert_with(Instant::now);
+        }
+        match (self.phase, message.cause) {
+            (Phase::Starting, _) => {
+                tracing::info!(target: SERVER_LOG, "Received shutdown signal");
+                self.enter(Phase::Stopping);
+                self.end(Ended::BeforeStart);
+            }
+            (Phase::Running, cause) => self.stop(cause, ctx),
+            (Phase::Stopping, StopCause::Signal) if self.is_same_stop() => {}
+            (Phase::Stopping, StopCause::Signal) => {
+                tracing::warn!(
+                    target: SERVER_LOG,
+                    "WARNING: Received a second shutdown signal, abandoning the shutdown"
+                );
+                self.say_what_is_missing();
+                self.abandon(ctx);
+            }
+            // The app's end is part of the stop that is under way.
+            (Phase::Stopping, _) => {}
+        }
+    }
+}
+
+impl Handler<ActorGone> for Supervisor {
+    type Result = ();
+
+    /// Replaces both workers: the scheduler holds the backup actor's address.
+    fn handle(&mut self, message: ActorGone, ctx: &mut Self::Context) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Some(dead) = message.generation else {
+            tracing::error!(
+                target: SERVER_LOG,
+                "ERROR: {} died and cannot be replaced, stopping; this is a defect, please report \
+                 it with the lines above",
+                message.name
+            );
+            return self.stop(StopCause::ActorsDied, ctx);
+        };
+        let Some(workers) = self.workers.as_ref().filter(|workers| workers.generation == dead)
+        else {
+            return;
+        };
+        let generation = workers.generation + 1;
+        let now = Instant::now();
+        self.restarts.retain(|&restart| now.duration_since(restart) < RESTART_WINDOW);
+        if self.restarts.len() >= RESTARTS_MAX {
+            tracing::error!(
+                target: SERVER_LOG,
+                "ERROR: {} died again after {RESTARTS_MAX} restarts within {} minutes, stopping",
+                message.name,
+                RESTART_WINDOW.as_secs() / 60
+            );
+            return self.stop(StopCause::ActorsDied, ctx);
+        }
+        self.restarts.push_back(now);
+        tracing::error!(
+            target: SERVER_LOG,
+            "ERROR: {} died, restarting it ({} of {RESTARTS_MAX}); this is a defect, please \
+             report it with the lines above",
+            message.name,
+            self.restarts.len()
+        );
+        let scheduler = workers.scheduler.clone();
+        actix::spawn(async move {
+            // Err: it is the scheduler that died.
+            let _dead_or_stopped = scheduler.send(StopTicking).await;
+        });
+        self.board.record(&Event::ActorsRestarted);
+        self.start_workers(generation, ctx);
+    }
+}

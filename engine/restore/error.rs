@@ -1,0 +1,83 @@
+//! Why a restore failed.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::archive::UnpackError;
+use crate::check::CheckError;
+use crate::key::BackupKey;
+use crate::placement::PlaceError;
+use crate::progress::Stage;
+use crate::store::StoreError;
+
+/// Why nothing was restored. Nothing is at the database's path that was not there before.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// The store could not be asked, or could not deliver.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backup is damaged.
+    #[error("backup {key} is damaged; restore an older one with \"simplebackup restore --from\"")]
+    Damaged {
+        /// The backup.
+        key: BackupKey,
+        /// What is wrong with it.
+        source: Damage,
+    },
+    /// The machine could not unpack or check it.
+    #[error("backup {key} could not be unpacked and checked")]
+    Unchecked {
+        /// The backup.
+        key: BackupKey,
+        /// What happened.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The work folder beside the database cannot be used.
+    #[error("work folder \"{}\" cannot be used; make it writable for this user", path.display())]
+    WorkFolder {
+        /// The work folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The checked file could not take the database's path.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The deadline passed.
+    #[error("ran out of time during {}; raise restore.timeout", stage.name())]
+    OutOfTime {
+        /// What was going on.
+        stage: Stage,
+    },
+    /// Something that is no database file is at the target path.
+    #[error("{} is {what}, not a database file; choose another path", path.display())]
+    NotAFile {
+        /// The target.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// Something is at the target path already.
+    #[error("{} exists and is not overwritten; use --force or --to another path", .0.display())]
+    TargetExists(PathBuf),
+    /// Somebody uses the database that would be replaced.
+    #[error("{} is in use by {holder}; stop it first", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// Such as `process 4711`.
+        holder: String,
+    },
+}
+
+/// What is wrong with a backup.
+#[derive(Debug, Error)]
+pub enum Damage {
+    /// The gzip stream.
+    #[error(transparent)]
+    Archive(UnpackError),
+    /// The database inside.
+    #[error(transparent)]
+    Database(CheckError),
+}

@@ -1,0 +1,149 @@
+//! Fetching one backup: download and unpack at once, then check, all in a private folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Damage, RestoreEngine, RestoreError, work_folder};
+use crate::archive::{self, Manifest, PIECES_IN_FLIGHT, UnpackError};
+use crate::blocking;
+use crate::check::{self, CheckError, TableRows, Verdict};
+use crate::deadline::{Deadline, OutOfTime};
+use crate::key::BackupKey;
+use crate::progress::{Progress, Stage};
+use crate::store::StoredBackup;
+use crate::work_dir::{WorkDir, WorkFolder};
+use crate::{LOG, text};
+
+/// A backup, downloaded, unpacked and checked, in a private folder beside its target.
+#[derive(Debug)]
+pub struct CheckedFile {
+    pub(super) path: PathBuf,
+    pub(super) folder: Arc<WorkDir>,
+    pub(super) bytes: u64,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) verdict: Verdict,
+}
+
+impl RestoreEngine {
+    /// Downloads `backup` into a private folder beside `target`, unpacks and checks it.
+    pub async fn fetch(
+        &self,
+        backup: &StoredBackup,
+        target: &Path,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<CheckedFile, RestoreError> {
+        let key = backup.key;
+        let folder = work_dir(target.to_owned(), deadline).await?;
+        progress.enter(Stage::Download, backup.archive_bytes);
+        tracing::info!(
+            target: LOG,
+            key = %key,
+            archive_bytes = backup.archive_bytes,
+            "Downloading {} from {}...",
+            text::size(backup.archive_bytes), self.store.kind().short_name()
+        );
+        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let path = folder.file("restored.db");
+        let (held, unpacked_path) = (Arc::clone(&folder), path.clone());
+        let unpacking = blocking::run(deadline, move |stop| {
+            let unpacked = archive::unpack(receiver, &unpacked_path, &stop);
+            drop(held);
+            unpacked
+        });
+        let downloading = self.store.download(backup, sender, deadline, progress);
+        let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
+        downloaded?;
+        let manifest = match unpacked {
+            Ok(Ok(manifest)) => manifest,
+            Ok(Err(error @ UnpackError::Damaged(_))) => {
+                return Err(RestoreError::Damaged { key, source: Damage::Archive(error) });
+            }
+            Ok(Err(error)) => return Err(unchecked(key, error)),
+            Err(OutOfTime) => return Err(RestoreError::OutOfTime { stage: Stage::Download }),
+        };
+        let bytes = fs::metadata(&path).map_err(|error| unchecked(key, error))?.len();
+        tracing::info!(target: LOG, database_bytes = bytes, "Decompressed to {}", text::size(bytes));
+        let verdict = check_file(key, &path, bytes, &folder, deadline, progress).await?;
+        Ok(CheckedFile { path, folder, bytes, manifest, verdict })
+    }
+}
+
+impl CheckedFile {
+    /// Returns the size of the database in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns what the check could not verify.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Counts the rows of each table.
+    pub async fn count_rows(self, deadline: Deadline) -> Result<Vec<TableRows>, CheckError> {
+        let counted = blocking::run(deadline, move |stop| check::count_rows(&self.path, &stop));
+        counted
+            .await
+            .map_err(|OutOfTime| CheckError::Sqlite(crate::sqlite::SqliteError::Stopped))?
+    }
+}
+
+async fn check_file(
+    key: BackupKey,
+    path: &Path,
+    bytes: u64,
+    folder: &Arc<WorkDir>,
+    deadline: Deadline,
+    progress: &Progress,
+) -> Result<Verdict, RestoreError> {
+    progress.enter(Stage::Check, bytes);
+    let (held, path) = (Arc::clone(folder), path.to_owned());
+    let checked = blocking::run(deadline, move |stop| {
+        let checked = check::check(&path, &stop);
+        drop(held);
+        checked
+    });
+    match checked.await {
+        Ok(Ok(verdict)) => {
+            tracing::info!(target: LOG, "Running integrity check... ok");
+            if !verdict.unverified_tables.is_empty() {
+                tracing::warn!(
+                    target: LOG,
+                    "WARNING: Structure not verified, the app's own collation or function is \
+                     needed: {}", verdict.unverified_tables.join(", ")
+                );
+            }
+            Ok(verdict)
+        }
+        Ok(Err(error)) if error.is_damage() => {
+            Err(RestoreError::Damaged { key, source: Damage::Database(error) })
+        }
+        Ok(Err(error)) => Err(unchecked(key, error)),
+        Err(OutOfTime) => Err(RestoreError::OutOfTime { stage: Stage::Check }),
+    }
+}
+
+async fn work_dir(target: PathBuf, deadline: Deadline) -> Result<Arc<WorkDir>, RestoreError> {
+    let made = blocking::run(deadline, move |_stop| {
+        let folder = target.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder)
+            .and_then(|()| WorkFolder::beside(&target).fresh("restore"))
+            .map_err(|source| work_folder(&target, source))
+    });
+    let folder =
+        made.await.map_err(|OutOfTime| RestoreError::OutOfTime { stage: Stage::List })??;
+    Ok(Arc::new(folder))
+}
+
+fn unchecked(
+    key: BackupKey,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> RestoreError {
+    RestoreError::Unchecked { key, source: source.into() }
+}

@@ -1,0 +1,162 @@
+//! What every SQLite connection here has in common: how it is opened and what its errors mean.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use thiserror::Error;
+
+use crate::blocking::Stop;
+
+/// SQLite 3.51.3, the first without the WAL-reset bug (<https://sqlite.org/wal.html#walresetbug>).
+const OLDEST_VERSION: i32 = 3_051_003;
+
+/// The smallest database: one page of the smallest size (<https://sqlite.org/fileformat2.html>).
+/// SQLite takes some shorter files for an empty database, and finds it sound.
+pub const DATABASE_BYTES_MIN: u64 = 512;
+
+/// How many virtual machine steps lie between two looks at the [`Stop`]: well under a
+/// millisecond of work.
+const STEPS_BETWEEN_LOOKS: i32 = 1000;
+
+/// Why SQLite could not read a database, by what a person can do about it.
+#[derive(Debug, Error)]
+pub enum SqliteError {
+    /// Not a SQLite database at all.
+    #[error("file is not a SQLite database; check the configured path")]
+    NotSqlite,
+    /// A SQLite database with broken pages or a broken structure.
+    #[error("database is corrupt: {0}; restore a backup or run \"sqlite3 DB .recover\"")]
+    Corrupt(String),
+    /// Someone else held a lock for longer than we may wait.
+    #[error(
+        "database is locked; waited {} ms, another program holds a lock: end its transaction, or \
+         raise database.busy_timeout",
+        waited.as_millis()
+    )]
+    Locked {
+        /// The busy timeout that was waited.
+        waited: Duration,
+    },
+    /// No room for the copy.
+    #[error("no space left on the device of the work folder; free some or move the database")]
+    NoSpace,
+    /// The file could not be opened or read.
+    #[error("database cannot be opened: {0}; check the path and its permissions")]
+    CannotOpen(String),
+    /// The database needs a collation, function or module that only its own program has.
+    #[error("database needs what this program lacks: {0}")]
+    Missing(String),
+    /// We stopped it ourselves: the deadline passed or the job was abandoned.
+    #[error("stopped")]
+    Stopped,
+    /// Anything else, as SQLite says it.
+    #[error("SQLite error")]
+    Other(#[source] rusqlite::Error),
+}
+
+impl SqliteError {
+    /// Returns what `error` means; `waited` is the connection's busy timeout.
+    #[must_use]
+    pub fn from_rusqlite(error: rusqlite::Error, waited: Duration) -> Self {
+        let text = match &error {
+            rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+            other => other.to_string(),
+        };
+        if lacks_something(&text) {
+            return Self::Missing(text);
+        }
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::NotSqlite,
+            Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt(text),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { waited },
+            Some(ErrorCode::DiskFull) => Self::NoSpace,
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+                Self::CannotOpen(text)
+            }
+            Some(ErrorCode::OperationInterrupted) => Self::Stopped,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// Returns whether SQLite's text says that our connection lacks an extension of the app's own.
+/// SQLite has no error code for it (all of these are `SQLITE_ERROR`).
+#[must_use]
+pub fn lacks_something(text: &str) -> bool {
+    [
+        "no such collation sequence",
+        "no such function",
+        "unknown function",
+        "no such module",
+        "no such tokenizer",
+        "unknown tokenizer",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+/// Refuses a SQLite that can lose commits when someone else checkpoints.
+pub fn require_sound_version() -> Result<(), String> {
+    let found = rusqlite::version_number();
+    if found >= OLDEST_VERSION {
+        return Ok(());
+    }
+    Err(format!(
+        "linked SQLite {} can corrupt WAL databases (https://sqlite.org/wal.html#walresetbug); \
+         build with the bundled one, 3.51.3 or newer",
+        rusqlite::version()
+    ))
+}
+
+/// Opens a database that is ours alone, such as a snapshot. Read-write, so that closing it
+/// removes its own `-wal` and `-shm`; never with CREATE.
+pub fn open_private(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    stop_with(&mut connection, stop)?;
+    Ok(connection)
+}
+
+/// Makes every statement of the connection end with "interrupted" soon after `stop` is set.
+pub fn stop_with(connection: &mut Connection, stop: &Stop) -> rusqlite::Result<()> {
+    let stop = stop.clone();
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stop.is_set()))
+}
+
+/// Returns whether another connection holds a lock on the database: it reads or writes right now,
+/// or has a WAL database open. An idle connection to a database without a log goes unnoticed.
+///
+/// Asks SQLite for the locks that only a sole user gets. A file that is no database, or a
+/// corrupt one, is in nobody's use.
+#[must_use]
+pub fn is_in_use(database: &Path) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let probe = || {
+        let connection = Connection::open_with_flags(database, flags)?;
+        // What is in its log belongs to the database that is about to be set aside with it.
+        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(no_checkpoint, true)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.execute_batch("BEGIN EXCLUSIVE; ROLLBACK")
+    };
+    let probed: rusqlite::Result<()> = probe();
+    probed.is_err_and(|error| {
+        matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
+    })
+}
+
+/// Returns the path of a file that SQLite keeps beside `database`: `-wal`, `-shm`, `-journal`.
+#[must_use]
+pub fn sidecar(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The endings of the files that belong to a database.
+pub const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -1,0 +1,85 @@
+//! Patience with a store: how long to wait between tries, and when to give up.
+
+use std::time::Duration;
+
+use super::fault::StoreError;
+use crate::deadline::Deadline;
+
+/// The first pause between two tries, and the least time that a try is worth.
+const FIRST: Duration = Duration::from_millis(200);
+
+/// The longest pause; a store that comes back is noticed within this time.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Tries of one operation in a backup: about six seconds with the pauses between them. A longer
+/// outage is the next tick's.
+const TRIES_IN_A_BACKUP: u32 = 6;
+
+/// How often an operation is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// A few times: for a backup, which has another chance at the next tick.
+    FewTries,
+    /// Until the deadline: for a restore, without which the app can't start.
+    UntilDeadline,
+}
+
+/// The pauses of one operation.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    patience: Patience,
+    tries: u32,
+    pause: Duration,
+    /// Why the last try failed.
+    last: Option<StoreError>,
+}
+
+impl Backoff {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, tries: 1, pause: FIRST, last: None }
+    }
+
+    /// Starts counting anew, because the operation made progress.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.patience);
+    }
+
+    /// Returns the error of a try that the deadline ended: what went wrong before it says more
+    /// than the lack of an answer.
+    pub(super) fn out_of_time(self, operation: String) -> StoreError {
+        self.last.unwrap_or_else(|| StoreError::out_of_time(operation))
+    }
+
+    /// Waits before the next try, or returns the error when there is to be none.
+    pub(super) async fn wait_after(
+        &mut self,
+        error: StoreError,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        if !error.fault.is_transient() {
+            return Err(error);
+        }
+        if self.patience == Patience::FewTries && self.tries >= TRIES_IN_A_BACKUP {
+            return Err(error);
+        }
+        let remaining = deadline.remaining();
+        if remaining <= FIRST {
+            return Err(error);
+        }
+        // The last try comes just before the deadline, whatever its turn would be.
+        let pause = self.pause.min(remaining.saturating_sub(FIRST));
+        tracing::warn!(
+            target: crate::LOG,
+            attempt = self.tries,
+            remaining_ms = remaining.as_millis() as u64,
+            error = %crate::text::chain(&error),
+            "WARNING: {error}; trying again in {} ms",
+            pause.as_millis()
+        );
+        tokio::time::sleep(pause).await;
+        self.last = Some(error);
+        self.tries += 1;
+        self.pause = (self.pause * 2).min(LONGEST);
+        Ok(())
+    }
+}

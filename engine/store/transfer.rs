@@ -1,0 +1,264 @@
+//! Moving an archive to and from the store, piece by piece: memory stays flat whatever the size.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStoreExt, PutPayload};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup};
+use crate::archive::Piece;
+use crate::deadline::Deadline;
+use crate::key::BackupKey;
+use crate::progress::Progress;
+
+/// The smallest part that S3 takes (but for the last), and what one PUT carries at most here.
+const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
+
+/// S3 takes 10,000 parts; a tenth is kept back for an archive larger than its database.
+const PARTS_MAX: u64 = 9_000;
+
+/// Parts that travel at the same time, which hides the latency of each.
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// How long the abort of a failed upload may take: a courtesy to the store, which forgets
+/// unfinished uploads by itself sooner or later.
+const ABORT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// How an upload ended that the store did not refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// The backup is visible.
+    Complete,
+    /// The pieces ended early; nothing is visible, and their sender knows why.
+    Abandoned,
+}
+
+/// Why a download ended.
+enum Cut {
+    /// The store or the network.
+    Store(StoreError),
+    /// Nobody takes the pieces any more; the taker knows why.
+    Unwanted,
+}
+
+impl BackupStore {
+    /// Stores the pieces under `key`, visible only when complete: one PUT if they fit one part,
+    /// a multipart upload above. A failed upload is aborted. `database_bytes` sizes the parts,
+    /// all of them alike, as some stores want it.
+    pub async fn upload(
+        &self,
+        key: BackupKey,
+        database_bytes: u64,
+        pieces: mpsc::Receiver<Piece>,
+        deadline: Deadline,
+    ) -> Result<Uploaded, StoreError> {
+        let operation = format!("upload of {}", self.address(key));
+        let fail = |error| StoreError::new(&operation, &error);
+        let late = |_| StoreError::out_of_time(&operation);
+        deadline.limit(self.require_folder(&operation)).await.map_err(late)??;
+        let path = self.path_of(key);
+        let mut parts = Parts::new(pieces, part_bytes(database_bytes));
+        match deadline.limit(parts.next()).await.map_err(late)? {
+            Part::Early => Ok(Uploaded::Abandoned),
+            Part::Last(payload) => {
+                let put = self.objects.put(&path, payload);
+                deadline.limit(put).await.map_err(late)?.map_err(fail)?;
+                Ok(Uploaded::Complete)
+            }
+            Part::Full(payload) => {
+                let begun = deadline.limit(self.objects.put_multipart(&path)).await;
+                let mut upload = begun.map_err(late)?.map_err(fail)?;
+                let sent = deadline.limit(send_parts(&mut *upload, payload, parts)).await;
+                let error = match sent {
+                    Ok(Ok(Uploaded::Complete)) => return Ok(Uploaded::Complete),
+                    Ok(Ok(Uploaded::Abandoned)) => None,
+                    Ok(Err(error)) => Some(fail(error)),
+                    Err(out_of_time) => Some(late(out_of_time)),
+                };
+                abort(&mut *upload, &operation).await;
+                error.map_or(Ok(Uploaded::Abandoned), Err)
+            }
+        }
+    }
+
+    /// Sends the archive of `backup` into `pieces`, resumed where it was cut; the count of tries
+    /// starts anew whenever bytes arrived.
+    pub async fn download(
+        &self,
+        backup: &StoredBackup,
+        pieces: mpsc::Sender<Piece>,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
+        let operation = format!("download of {}", self.address(backup.key));
+        let mut backoff = Backoff::new(Patience::UntilDeadline);
+        let mut position = Position::default();
+        loop {
+            let before = position.offset;
+            let read = self.read_from(&operation, backup.key, &mut position, &pieces, progress);
+            let read = deadline.limit(read).await;
+            if position.offset > before {
+                backoff.reset();
+            }
+            let error = match read {
+                Ok(Ok(())) => {
+                    // Closed means that the unpacking failed, and says why itself.
+                    let _closed = deadline.limit(pieces.send(Piece::End)).await;
+                    return Ok(());
+                }
+                Ok(Err(Cut::Unwanted)) => return Ok(()),
+                Ok(Err(Cut::Store(error))) => error,
+                Err(_out_of_time) => return Err(backoff.out_of_time(operation)),
+            };
+            backoff.wait_after(error, deadline).await?;
+        }
+    }
+
+    async fn read_from(
+        &self,
+        operation: &str,
+        key: BackupKey,
+        position: &mut Position,
+        pieces: &mpsc::Sender<Piece>,
+        progress: &Progress,
+    ) -> Result<(), Cut> {
+        let fail = |error| Cut::Store(StoreError::new(operation, &error));
+        let options = GetOptions {
+            range: (position.offset > 0).then_some(GetRange::Offset(position.offset)),
+            // The rest of another object would make a file that is neither.
+            if_match: position.e_tag.clone(),
+            ..GetOptions::default()
+        };
+        let answer = self.objects.get_opts(&self.path_of(key), options).await.map_err(fail)?;
+        let size = answer.meta.size;
+        // Not every store obeys the condition.
+        if position.offset > 0 && answer.meta.e_tag != position.e_tag {
+            let text = "the store went on with another object";
+            return Err(Cut::Store(StoreError::with_text(operation, Fault::Changed, text)));
+        }
+        position.e_tag.clone_from(&answer.meta.e_tag);
+        let mut stream = answer.into_stream();
+        while position.offset < size
+            && let Some(bytes) = stream.next().await
+        {
+            let bytes = bytes.map_err(fail)?;
+            position.offset += bytes.len() as u64;
+            progress.set_done(position.offset);
+            pieces.send(Piece::Bytes(bytes)).await.map_err(|_closed| Cut::Unwanted)?;
+        }
+        if position.offset == size {
+            return Ok(());
+        }
+        let text = format!("{} of {size} bytes arrived", position.offset);
+        Err(Cut::Store(StoreError::with_text(operation, Fault::Unreachable, &text)))
+    }
+}
+
+/// How far a download is, and of which version of the object.
+#[derive(Debug, Default)]
+struct Position {
+    offset: u64,
+    e_tag: Option<String>,
+}
+
+/// What the pieces gave for the next part.
+enum Part {
+    Full(PutPayload),
+    Last(PutPayload),
+    Early,
+}
+
+/// Cuts the stream of pieces into parts of exactly one size (some stores want it so); what is
+/// left of a piece goes into the next part.
+struct Parts {
+    pieces: mpsc::Receiver<Piece>,
+    part_bytes: usize,
+    rest: Bytes,
+}
+
+impl Parts {
+    fn new(pieces: mpsc::Receiver<Piece>, part_bytes: u64) -> Self {
+        Self { pieces, part_bytes: part_bytes as usize, rest: Bytes::new() }
+    }
+
+    async fn next(&mut self) -> Part {
+        let mut gathered = Vec::new();
+        let mut missing = self.part_bytes;
+        loop {
+            let taken = self.rest.split_to(self.rest.len().min(missing));
+            missing -= taken.len();
+            if !taken.is_empty() {
+                gathered.push(taken);
+            }
+            if missing == 0 {
+                return Part::Full(gathered.into_iter().collect());
+            }
+            match self.pieces.recv().await {
+                Some(Piece::Bytes(bytes)) => self.rest = bytes,
+                Some(Piece::End) => return Part::Last(gathered.into_iter().collect()),
+                None => return Part::Early,
+            }
+        }
+    }
+}
+
+/// Sends the parts, a few at a time, and completes the upload.
+async fn send_parts(
+    upload: &mut dyn MultipartUpload,
+    first: PutPayload,
+    mut parts: Parts,
+) -> object_store::Result<Uploaded> {
+    // Tasks, so that parts travel while the next one is gathered; dropped, they end.
+    let mut flying = JoinSet::new();
+    flying.spawn(upload.put_part(first));
+    let mut is_last = false;
+    while !is_last {
+        let payload = match parts.next().await {
+            Part::Full(payload) => payload,
+            Part::Last(payload) => {
+                is_last = true;
+                payload
+            }
+            Part::Early => return Ok(Uploaded::Abandoned),
+        };
+        while flying.len() >= PARTS_IN_FLIGHT {
+            landed(&mut flying).await?;
+        }
+        // Pieces that ended exactly with a part leave nothing for a last one.
+        if payload.content_length() > 0 {
+            flying.spawn(upload.put_part(payload));
+        }
+    }
+    while !flying.is_empty() {
+        landed(&mut flying).await?;
+    }
+    upload.complete().await?;
+    Ok(Uploaded::Complete)
+}
+
+/// Waits for one of the parts on their way.
+async fn landed(flying: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
+    match flying.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(source)) => Err(object_store::Error::JoinError { source }),
+        None => Ok(()),
+    }
+}
+
+fn part_bytes(database_bytes: u64) -> u64 {
+    PART_BYTES_MIN.max(database_bytes.div_ceil(PARTS_MAX))
+}
+
+async fn abort(upload: &mut dyn MultipartUpload, operation: &str) {
+    let aborted = tokio::time::timeout(ABORT_TIMEOUT, upload.abort()).await;
+    if !matches!(aborted, Ok(Ok(()))) {
+        tracing::warn!(
+            target: crate::LOG,
+            "WARNING: Cannot abort the failed {operation}; its parts stay invisible, a lifecycle \
+             rule for incomplete uploads removes them"
+        );
+    }
+}

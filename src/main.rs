@@ -1,0 +1,7 @@
+//! The binary: parses, does, exits.
+
+/// Leaves by `exit` rather than by returning: dropping the runtime would wait for blocking work
+/// without a limit, and every log line has been written by now.
+fn main() {
+    std::process::exit(simplebackup::cli::main());
+}

@@ -1,0 +1,320 @@
+//! The service as a whole: puts configuration, store, actors, HTTP and signals together, and
+//! turns the way it ended into an exit code.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use simplebackup_actors::SERVER_LOG;
+use simplebackup_actors::app::Application;
+use simplebackup_actors::backup::BackupPlan;
+use simplebackup_actors::messages::{Shutdown, StopCause};
+use simplebackup_actors::restore::RestorePlan;
+use simplebackup_actors::status::{Event, Observer, StatusBoard};
+use simplebackup_actors::supervisor::{Ended, Plan, Protection, Supervisor};
+use simplebackup_engine::backup::BackupEngine;
+use simplebackup_engine::clock::{Clock, SystemClock};
+use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::restore::{Fallback, RestoreEngine};
+use simplebackup_engine::store::{BackupStore, StoreError, StoreKind};
+use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonical};
+use simplebackup_engine::{LOG, preflight, sqlite};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::config::{Config, StoreChoice};
+use crate::exit::{exit_code, log_store_failure};
+use crate::http::{self, Listening, Shared};
+use crate::metrics::Metrics;
+use crate::signals::Signals;
+use crate::snitch::{Pinging, Snitch};
+
+/// How long the routes may take to close.
+const HTTP_STOP: Duration = Duration::from_millis(100);
+
+/// The service in front of one app and its database.
+pub struct Service {
+    config: Config,
+    app: Box<dyn Application>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why the service did not start. The app was not started either.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The linked SQLite is not safe.
+    #[error("{0}")]
+    Sqlite(String),
+    /// The store could not be opened.
+    #[error("{source}")]
+    Store {
+        /// What kind of place it is.
+        kind: StoreKind,
+        /// Its address, such as `s3://mybucket`.
+        root: String,
+        /// What went wrong.
+        source: StoreError,
+    },
+    /// The HTTP address could not be had.
+    #[error("cannot listen on {address}; choose another http.address (--http), or \"off\"")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database's folder could not be made or used.
+    #[error("folder of the database {} cannot be used; make it writable", path.display())]
+    Folder {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another service works on the same database, or a restore by hand.
+    #[error(
+        "database {} is in use by simplebackup, {holder}; stop it first, or wait for it",
+        path.display()
+    )]
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// Such as `process 4711`.
+        holder: String,
+    },
+    /// The metrics could not be registered.
+    #[error("metrics could not be set up")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Service {
+    /// Prepares the service; nothing happens before [`Service::run`].
+    #[must_use]
+    pub fn new(config: Config, app: impl Application + 'static) -> Self {
+        Self { config, app: Box::new(app), clock: Arc::new(SystemClock) }
+    }
+
+    /// Restores, starts the app, backs up, until `signals` asks for a stop or the app ends.
+    /// Returns the exit code; the table is in the README.
+    ///
+    /// Has to run in an actix system, on the process's main thread if the app is a child process.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was started at all.
+    pub async fn run(self, signals: &Signals) -> Result<i32, ServiceError> {
+        // First: from here on no signal is lost.
+        let mut requests = signals.follow();
+        let Self { config, app, clock } = self;
+        sqlite::require_sound_version().map_err(ServiceError::Sqlite)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let (snitch, pinging) = config.snitch_url.clone().map(Snitch::start).unzip();
+        let board = StatusBoard::new(config.enabled, observers(&metrics, snitch));
+        let (backup_address, backup) = watch::channel(None);
+        let shared = Shared {
+            database: config.database.display().to_string(),
+            board: board.clone(),
+            metrics,
+            token: config.http_token.clone(),
+            backup_timeout: config.backup_timeout,
+            backup,
+        };
+        // Before the restore: alive, not ready. A taken port is told before anything is done.
+        let server = listen(&config, shared)?;
+        let (protection, _lock) = match protect(&config, &clock) {
+            Ok(protected) => protected.unzip(),
+            Err(error) => {
+                finish(server, pinging, None).await;
+                return Err(error);
+            }
+        };
+        let store = protection.as_ref().map(|protection| protection.backup.engine.store().clone());
+        let plan =
+            Plan { protection, app, app_timeout: config.app_timeout, clock, board, backup_address };
+        let launched = Supervisor::launch(plan);
+        let supervisor = launched.supervisor;
+        let following = actix::spawn(async move {
+            loop {
+                requests.next().await;
+                if supervisor.send(Shutdown { cause: StopCause::Signal }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let ended = launched.ended.await;
+        let code = match &ended {
+            Ok(ended) => exit_code(ended, config.strict, store.as_ref()),
+            Err(_supervisor_died) => {
+                tracing::error!(target: SERVER_LOG, "FATAL: The supervisor died; this is a defect");
+                crate::exit::ACTORS_DIED
+            }
+        };
+        following.abort();
+        let last_ping = match ended {
+            Ok(Ended::Stopped { final_deadline, .. }) => Some(final_deadline),
+            _ => None,
+        };
+        finish(server, pinging, last_ping).await;
+        Ok(code)
+    }
+}
+
+/// Opens the configured store to write to it: the default folder is made if it is missing.
+pub(crate) fn open_store(config: &Config) -> Result<BackupStore, ServiceError> {
+    open_store_with(config, BackupStore::default_folder)
+}
+
+/// Opens the configured store to read from it, and makes nothing.
+pub(crate) fn open_store_to_read(config: &Config) -> Result<BackupStore, ServiceError> {
+    open_store_with(config, BackupStore::folder)
+}
+
+fn open_store_with(
+    config: &Config,
+    open_default: impl FnOnce(&Path) -> Result<BackupStore, StoreError>,
+) -> Result<BackupStore, ServiceError> {
+    let (kind, root, opened) = match &config.store {
+        StoreChoice::S3(settings) => {
+            (StoreKind::S3, format!("s3://{}", settings.bucket), BackupStore::s3(settings))
+        }
+        StoreChoice::Folder(folder) => {
+            let folder = absolute(folder);
+            let root = format!("file://{}", folder.display());
+            (StoreKind::Folder, root, BackupStore::folder(&folder))
+        }
+        StoreChoice::BesideDatabase(folder) => {
+            let root = format!("file://{}", folder.display());
+            (StoreKind::Folder, root, open_default(folder))
+        }
+    };
+    opened.map_err(|source| ServiceError::Store { kind, root, source })
+}
+
+/// Prints the lines for an error that kept the service from starting.
+pub(crate) fn log_start_failure(error: &ServiceError) {
+    match error {
+        ServiceError::Store { kind, root, source } => log_store_failure(source, *kind, root),
+        other => tracing::error!(
+            target: SERVER_LOG,
+            "FATAL: {}", simplebackup_engine::text::chain(other)
+        ),
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn listen(
+    config: &Config,
+    shared: Shared,
+) -> Result<Option<actix_web::dev::ServerHandle>, ServiceError> {
+    let Some(address) = &config.http_address else { return Ok(None) };
+    let Listening { server, addresses } = http::serve(address, shared)
+        .map_err(|source| ServiceError::Listen { address: address.clone(), source })?;
+    let handle = server.handle();
+    actix::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(target: SERVER_LOG, "ERROR: The HTTP server ended: {error}");
+        }
+    });
+    for address in addresses {
+        tracing::info!(target: SERVER_LOG, "Listening on http://{address}");
+    }
+    Ok(Some(handle))
+}
+
+/// Makes the folder of the database, takes its lock, warns of what is unsafe.
+fn lock_database(config: &Config) -> Result<ServiceLock, ServiceError> {
+    let database = canonical(&config.database);
+    let folder = |source| ServiceError::Folder { path: config.database.clone(), source };
+    fs::create_dir_all(database.parent().unwrap_or(&database)).map_err(folder)?;
+    // Anew: only now the folder surely exists.
+    let database = canonical(&config.database);
+    let lock = WorkFolder::beside(&database).lock_service().map_err(|error| match error {
+        LockError::Held { holder } => ServiceError::InUse { path: config.database.clone(), holder },
+        LockError::Io { source, .. } => folder(source),
+    })?;
+    if let Some(kind) = preflight::network_file_system(&database) {
+        tracing::warn!(
+            target: LOG,
+            "WARNING: {} lies on {kind}, where SQLite is not safe \
+             (https://sqlite.org/useovernet.html); use a local disk", database.display()
+        );
+    }
+    if let StoreChoice::BesideDatabase(store) = &config.store {
+        tracing::warn!(
+            target: LOG,
+            "WARNING: No bucket configured, backups go to {}: this protects from deletion, not \
+             from losing the machine", store.display()
+        );
+    }
+    Ok(lock)
+}
+
+/// Puts together what protects the database, if anything is to.
+fn protect(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<(Protection, ServiceLock)>, ServiceError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    // The folder of the database first: the default store is made inside it.
+    let lock = lock_database(config)?;
+    Ok(Some((protection(config, open_store(config)?, clock), lock)))
+}
+
+fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Protection {
+    let keep: NonZeroUsize = config.keep;
+    let engine = BackupEngine::new(config.database.clone(), store.clone(), keep, Arc::clone(clock))
+        .with_busy_timeout(config.busy_timeout);
+    Protection {
+        restore: RestorePlan {
+            engine: RestoreEngine::new(store, Arc::clone(clock)),
+            database: config.database.clone(),
+            fallback: if config.fallback { Fallback::NextOlder } else { Fallback::Refuse },
+        },
+        restore_timeout: config.restore_timeout,
+        backup: BackupPlan { engine, run_timeout: config.backup_timeout, clock: Arc::clone(clock) },
+        schedule: config.schedule.clone(),
+        final_timeout: config.final_timeout,
+    }
+}
+
+fn observers(metrics: &Arc<Metrics>, snitch: Option<Snitch>) -> Vec<Observer> {
+    let metrics = Arc::clone(metrics);
+    let mut observers: Vec<Observer> =
+        vec![Arc::new(move |event, status| metrics.record(event, status))];
+    if let Some(snitch) = snitch {
+        observers.push(Arc::new(move |event, _status| {
+            if matches!(event, Event::BackupMade { .. }) {
+                snitch.ping();
+            }
+        }));
+    }
+    observers
+}
+
+/// Lets the last ping go out in what the final backup has left of its time, then stops HTTP: until
+/// here it told how the stop went.
+async fn finish(
+    server: Option<actix_web::dev::ServerHandle>,
+    pinging: Option<Pinging>,
+    last_ping: Option<Deadline>,
+) {
+    if let (Some(pinging), Some(deadline)) = (pinging, last_ping) {
+        pinging.finish(deadline).await;
+    }
+    if let Some(server) = server {
+        let _stopped_or_not = tokio::time::timeout(HTTP_STOP, server.stop(false)).await;
+    }
+}

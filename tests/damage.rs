@@ -1,0 +1,327 @@
+//! Damaged backups at a restore, and databases that are no use at a backup: each is refused
+//! for its own reason, and nothing is left behind.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use simplebackup_engine::archive::{self, Piece};
+use simplebackup_engine::backup::BackupError;
+use simplebackup_engine::blocking::Stop;
+use simplebackup_engine::progress::Progress;
+use simplebackup_engine::restore::{Fallback, Outcome, RestoreError};
+use simplebackup_engine::store::Fault;
+use simplebackup_engine::text;
+
+use crate::support::store::{Call, Trouble};
+use crate::support::{START, Site, db, deadline, files_in, gunzip, gzip, name};
+
+/// Makes a database by `build` and returns its file.
+fn database_file(build: impl FnOnce(&Path)) -> Vec<u8> {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let path = root.path().join("made.db");
+    build(&path);
+    fs::read(&path).expect("read")
+}
+
+/// Returns an archive that the engine made, with its manifest.
+async fn archive() -> Vec<u8> {
+    let site = Site::with_database();
+    site.back_up().await.expect("made");
+    site.get(&name(START)).await.to_vec()
+}
+
+/// Packs `bytes` under the manifest of a database of `claimed` bytes.
+fn packed_with_claim(bytes: &[u8], claimed: u64) -> Vec<u8> {
+    use std::io::Write;
+
+    let comment = format!(
+        r#"{{"database_bytes":{claimed},"journal_mode":"wal","owner":{{"mode":384,"uid":0,"gid":0}}}}"#
+    );
+    let builder = flate2::GzBuilder::new().comment(comment);
+    let mut gzip = builder.write(Vec::new(), flate2::Compression::default());
+    gzip.write_all(bytes).expect("to memory");
+    gzip.finish().expect("to memory")
+}
+
+/// Every way of being damaged: what it is called, the stored object, and words of its error.
+async fn damaged_archives() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let sound = archive().await;
+    let database = gunzip(&sound);
+    let wrong_index = database_file(db::create_with_wrong_index);
+    let broken_page = database_file(|path| {
+        db::create(path, "delete", 100);
+        db::break_page(path);
+    });
+    let mut flipped = sound.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] = !flipped[middle];
+    let no_checksum = sound[..sound.len() - 8].to_vec();
+    let half_database = gzip(&database[..database.len() / 2]);
+    let claim = database.len() as u64;
+    vec![
+        ("an empty object", Vec::new(), "cut short"),
+        ("gzip of nothing", gzip(b""), "the file is empty"),
+        ("half an archive", sound[..sound.len() / 2].to_vec(), "cut short"),
+        ("an archive without its last bytes", no_checksum, "cut short"),
+        ("only a header", sound[..10].to_vec(), "cut short"),
+        ("not gzip", b"<html>maintenance</html>".to_vec(), "it is not gzip"),
+        ("a database without gzip", database.clone(), "it is not gzip"),
+        ("not SQLite", gzip(&db::noise(1, 8192)), "not a SQLite database"),
+        ("half a database", half_database, "corrupt"),
+        ("an index that lacks a row", gzip(&wrong_index), "integrity check found"),
+        ("a broken page", gzip(&broken_page), "database is corrupt"),
+        ("a flipped bit", flipped, "archive is damaged"),
+        ("text after the archive", [&sound[..], b"0123456789abcdef"].concat(), "other bytes"),
+        ("a byte after the archive", [&sound[..], b"x"].concat(), "archive is damaged"),
+        ("more than it claims", packed_with_claim(&database, claim - 1), "more than it claims"),
+        ("less than it claims", packed_with_claim(&database, claim + 1), "instead of"),
+    ]
+}
+
+#[tokio::test]
+async fn i6_a_damaged_newest_backup_is_refused_and_no_older_one_taken() {
+    let older = archive().await;
+    for (case, damaged, words) in damaged_archives().await {
+        let site = Site::new();
+        site.put(&name(1), older.clone()).await;
+        site.put(&name(2), damaged).await;
+
+        let refused = site.restore().await.expect_err(case);
+
+        let RestoreError::Damaged { key, .. } = &refused else { panic!("{case}: {refused:?}") };
+        assert_eq!(key.to_string(), name(2), "{case}");
+        let chain = text::chain(&refused);
+        assert!(chain.contains(words), "{case}: {chain}");
+        assert_eq!(files_in(site.root()), [""; 0], "{case}: neither a database nor a leftover");
+        assert_eq!(site.script().calls(), [Call::List, Call::Get], "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_takes_the_next_older_backup_instead() {
+    let older = archive().await;
+    for (case, damaged, _) in damaged_archives().await {
+        let site = Site::new();
+        site.put(&name(1), older.clone()).await;
+        site.put(&name(2), damaged.clone()).await;
+        site.put(&name(3), damaged).await;
+
+        let restored = site.restore_with(Fallback::NextOlder).await.expect(case);
+
+        let Outcome::FromBackup(report) = restored.outcome() else { panic!("{case}") };
+        assert_eq!(report.key.to_string(), name(1), "{case}");
+        assert_eq!(files_in(site.root()), ["app.db"], "{case}");
+        db::dump(&site.database());
+    }
+}
+
+/// `TestRestoreOnStartup_IntegrityCheckFails` of the specification.
+#[tokio::test]
+async fn a_backup_that_fails_the_integrity_check_is_refused() {
+    let site = Site::new();
+    let path = site.root().join("broken.db");
+    db::create_with_wrong_index(&path);
+    // The cheaper check would let it pass.
+    assert_eq!(db::pragma(&path, "quick_check"), "ok");
+    let finding = db::pragma(&path, "integrity_check");
+    assert_eq!(finding, "row 7 missing from index notes_by_text");
+    site.put(&name(1), gzip(&fs::read(&path).expect("read"))).await;
+
+    let refused = site.restore().await.expect_err("damaged");
+
+    let chain = text::chain(&refused);
+    assert!(chain.contains(&finding), "{chain}");
+    assert!(!site.database().exists());
+}
+
+/// SQLite takes a file of one byte for an empty database (`unixFileSize`), and finds it sound.
+#[tokio::test]
+async fn a_backup_of_less_than_a_page_is_refused() {
+    for bytes in [1, 2, 99, 100, 511] {
+        let site = Site::new();
+        site.put(&name(1), gzip(&db::noise(1, bytes))).await;
+        let refused = site.restore().await.expect_err("not SQLite");
+        assert!(matches!(refused, RestoreError::Damaged { .. }), "{bytes}: {refused:?}");
+        assert_eq!(files_in(site.root()), [""; 0], "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_without_a_sound_backup_names_the_newest() {
+    let site = Site::new();
+    site.put(&name(1), "damaged").await;
+    site.put(&name(2), "damaged").await;
+    let refused = site.restore_with(Fallback::NextOlder).await.expect_err("both are damaged");
+    let RestoreError::Damaged { key, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(key.to_string(), name(2));
+    assert_eq!(site.script().count(Call::Get), 2, "both were tried");
+    assert_eq!(files_in(site.root()), [""; 0]);
+}
+
+/// A store that fails says nothing about the backup: an older one would lose rows for no reason.
+#[tokio::test]
+async fn a_fallback_is_for_damage_and_not_for_a_failing_store() {
+    let site = Site::new();
+    let sound = archive().await;
+    site.put(&name(1), sound.clone()).await;
+    site.put(&name(2), sound).await;
+    site.script().plan(Call::Get, ..1, Trouble::Fail(Fault::AccessDenied));
+    let refused = site.restore_with(Fallback::NextOlder).await.expect_err("no access");
+    assert!(matches!(&refused, RestoreError::Store(e) if e.fault == Fault::AccessDenied));
+    assert_eq!(files_in(site.root()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_byte_that_changed_on_the_way_is_noticed() {
+    let site = Site::new();
+    let sound = archive().await;
+    let middle = sound.len() / 2;
+    site.put(&name(1), sound).await;
+    site.script().plan(Call::Get, ..1, Trouble::Corrupt(middle));
+    let refused = site.restore().await.expect_err("changed");
+    assert!(matches!(refused, RestoreError::Damaged { .. }), "{refused:?}");
+    site.restore().await.expect("the next download is sound");
+}
+
+/// The last case loses nothing but the end of the answer.
+#[tokio::test]
+async fn a_download_that_is_cut_at_any_byte_goes_on_there() {
+    let sound = archive().await;
+    let end = sound.len();
+    for cut in [0, 1, end / 2, end - 1, end] {
+        let site = Site::new();
+        site.put(&name(1), sound.clone()).await;
+        site.script().plan(Call::Get, ..1, Trouble::Cut(cut));
+        site.restore().await.unwrap_or_else(|error| panic!("{cut}: {}", text::chain(&error)));
+        let whole = format!("backups/{}", name(1));
+        let expect = match cut {
+            0 => vec![whole.clone(), whole],
+            _ if cut == end => vec![whole],
+            _ => vec![whole.clone(), format!("{whole} bytes={cut}-")],
+        };
+        assert_eq!(site.script().subjects(Call::Get), expect);
+    }
+}
+
+#[tokio::test]
+async fn every_member_of_an_archive_is_read() {
+    let site = Site::with_database();
+    let before = db::dump(&site.database());
+    let bytes = fs::read(site.database()).expect("read");
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    site.put(&name(1), [gzip(first), gzip(second)].concat()).await;
+    site.lose_database();
+    site.restore().await.expect("restored");
+    assert_eq!(db::dump(&site.database()), before);
+}
+
+/// 8 MiB of zeros in 8 KiB, which claim to be a small database.
+#[tokio::test]
+async fn an_archive_that_unpacks_to_more_than_it_claims_does_not_fill_the_disk() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let target = root.path().join("restored.db");
+    let bomb = packed_with_claim(&vec![0; 8 * 1024 * 1024], 4096);
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
+    sender.send(Piece::Bytes(Bytes::from(bomb))).await.expect("room");
+    sender.send(Piece::End).await.expect("room");
+    let (path, stop) = (target.clone(), Stop::default());
+    let unpacking = move || archive::unpack(receiver, &path, &stop);
+    let unpacked = tokio::task::spawn_blocking(unpacking).await.expect("no panic");
+    unpacked.expect_err("it lies");
+    assert!(fs::metadata(&target).expect("made").len() <= 4096);
+}
+
+/// A useless database: how it comes about, and words of the error.
+type BadDatabase = (&'static str, fn(&Path), &'static str);
+
+const BAD_DATABASES: [BadDatabase; 7] = [
+    ("a folder", |path| fs::create_dir(path).expect("made"), "is a folder, not a database"),
+    ("a socket", |path| drop(bind(path)), "is a special file, not a database"),
+    ("zero bytes", |path| fs::write(path, "").expect("written"), "is empty (0 bytes)"),
+    ("text", |path| fs::write(path, "x".repeat(5000)).expect("written"), "not a SQLite database"),
+    ("a broken page", broken, "is corrupt"),
+    ("a broken page under WAL", broken_under_wal, "is corrupt"),
+    ("a wrong index", db::create_with_wrong_index, "integrity check found"),
+];
+
+fn bind(path: &Path) -> std::os::unix::net::UnixListener {
+    std::os::unix::net::UnixListener::bind(path).expect("bound")
+}
+
+fn broken(path: &Path) {
+    db::create(path, "delete", 100);
+    db::break_page(path);
+}
+
+fn broken_under_wal(path: &Path) {
+    db::create(path, "wal", 100);
+    db::break_page(path);
+}
+
+#[tokio::test]
+async fn a_useless_database_is_refused_before_the_store_is_asked() {
+    for (case, build, words) in BAD_DATABASES {
+        let site = Site::new();
+        for timestamp in 1..=5 {
+            site.put(&name(timestamp), "old").await;
+        }
+        build(&site.database());
+
+        let refused = site.back_up().await.expect_err(case);
+
+        let chain = text::chain(&refused);
+        assert!(chain.contains(words), "{case}: {chain}");
+        assert_eq!(site.script().calls(), [], "{case}: nothing uploaded, nothing pruned");
+        assert_eq!(site.stored().await.len(), 5, "{case}");
+        site.assert_no_leftovers();
+    }
+}
+
+/// Taken for an empty database, it would be stored, and prune the good backups away.
+#[tokio::test]
+async fn a_database_of_less_than_a_page_is_refused() {
+    for bytes in [1, 2, 99, 100, 511] {
+        let site = Site::new();
+        fs::write(site.database(), db::noise(1, bytes)).expect("written");
+        let refused = site.back_up().await.expect_err("not SQLite");
+        let chain = text::chain(&refused);
+        assert!(chain.contains("not a SQLite database"), "{bytes}: {chain}");
+        assert_eq!(site.script().calls(), [], "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_database_is_an_error_and_the_next_run_succeeds() {
+    let site = Site::new();
+    db::create(&site.database(), "delete", 100);
+    let app = db::open(&site.database());
+    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let engine = site.backup_engine().with_busy_timeout(Duration::from_millis(50));
+
+    let progress = Progress::default();
+    let refused = engine.back_up(deadline(), &progress).await.expect_err("locked");
+
+    assert!(matches!(refused, BackupError::Snapshot(_)), "{refused:?}");
+    let chain = text::chain(&refused);
+    assert!(chain.contains("database is locked; waited 50 ms"), "{chain}");
+    assert_eq!(site.script().calls(), []);
+    site.assert_no_leftovers();
+    app.execute_batch("ROLLBACK").expect("unlocked");
+    engine.back_up(deadline(), &progress).await.expect("made");
+}
+
+#[tokio::test]
+async fn a_short_lock_is_waited_for() {
+    let site = Site::new();
+    db::create(&site.database(), "delete", 100);
+    let app = db::open(&site.database());
+    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let unlocking = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        app.execute_batch("ROLLBACK").expect("unlocked");
+    };
+    let (made, ()) = tokio::join!(site.back_up(), unlocking);
+    made.expect("made after the wait");
+}

@@ -1,0 +1,74 @@
+//! What the service may take: time at the stop, memory at any size.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::db;
+use crate::support::process::{Machine, STUBBORN, assert_in_order};
+
+/// The app has half a second, the final backup one, and neither is enough.
+#[test]
+fn i5_the_stop_ends_within_a_second_of_its_deadlines() {
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let machine = Machine::new();
+    machine.create_database(10);
+    let mut process = machine.serve_script_with(STUBBORN, |command| {
+        command
+            .env("MINIO_ENDPOINT", format!("http://{}", hanging.local_addr().expect("known")))
+            .env("MINIO_BUCKET", "mybucket")
+            .env("MINIO_ACCESS_KEY", "key")
+            .env("MINIO_SECRET_KEY", "hush-hush")
+            .env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "500ms")
+            .env("SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT", "1s");
+    });
+    process.wait_for_line("grandchild ");
+    let signalled = Instant::now();
+    process.signal(Signal::TERM);
+    let (code, lines, ended) = process.wait_timed();
+    assert_eq!(code, 137, "{}", lines.join("\n"));
+    assert_in_order(
+        &lines,
+        &[
+            "[SIMPLE-BACKUP] ERROR: Shutdown backup failed: ",
+            "[SIMPLE-BACKUP] WARNING: Continuing shutdown without backup",
+        ],
+    );
+    let took = ended.duration_since(signalled);
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+}
+
+#[test]
+fn i10_peak_memory_does_not_grow_with_the_database() {
+    let peak_of = |mebibytes: usize| {
+        let machine = Machine::new();
+        db::create_incompressible(&machine.database(), mebibytes);
+        let backup = machine.simplebackup().arg("backup").spawn().expect("started");
+        let backup = peak_kib(backup);
+        machine.lose_database();
+        let restore = machine.simplebackup().arg("restore").spawn().expect("started");
+        (backup, peak_kib(restore))
+    };
+    let (small, large) = (peak_of(4), peak_of(64));
+    let allowed = 8 * 1024;
+    assert!(large.0 < small.0 + allowed, "backup: {} KiB, then {} KiB", small.0, large.0);
+    assert!(large.1 < small.1 + allowed, "restore: {} KiB, then {} KiB", small.1, large.1);
+}
+
+/// Waits for a process and returns the most memory that it was seen to hold at once, in KiB.
+fn peak_kib(mut process: std::process::Child) -> u64 {
+    let mut peak = 0;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id()));
+        let line =
+            status.as_deref().unwrap_or("").lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let seen = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        peak = seen.unwrap_or(peak);
+        if let Some(status) = process.try_wait().expect("waited") {
+            assert!(status.success() && peak > 0, "{status} at {peak} KiB");
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

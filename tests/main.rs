@@ -1,0 +1,49 @@
+//! The one test binary of the service.
+//!
+//! One, because every further binary links SQLite, TLS and the HTTP server again. A new test
+//! goes into the module whose line names its subject; a new module gets such a line.
+
+// Databases, stores and servers for all of the tests; holds no test itself.
+mod support;
+
+// The way there and back, retention and names, on sound databases and an obedient store.
+mod round_trip;
+
+// A restored database takes its place: by hand over another, never over one that came meanwhile.
+mod placing;
+
+// Damaged backups and useless databases, each refused for its own reason.
+mod damage;
+
+// What SQLite's own rules ask of a backup and a restore: journals, settings, names, rights.
+mod sqlite_rules;
+
+// The S3 protocol itself, over sockets: requests, retries, refusals, certificates, deadlines.
+mod s3;
+
+// The actors by their messages, on paused time: the gate, ticks, overlap, the stop.
+mod actors;
+
+// What the supervisor does about actors that die, and about an app that does as it likes.
+mod supervision;
+
+// The binary as a process: its lines, its child, its signals, its exit codes.
+mod process;
+
+// What people and machines do to a running service without meaning to.
+mod robustness;
+
+// What the service may take: time at the stop, memory at any size.
+mod limits;
+
+// The binary's routes, and whom it tells of a success.
+mod http;
+
+// Where settings come from, which wins, what is refused.
+mod config;
+
+// The commands beside `run`.
+mod commands;
+
+// The repository about itself: tables in the README, lengths of files, links.
+mod tidy;

@@ -1,0 +1,277 @@
+//! An object store that counts its calls and does to them what a test has planned. It wraps any
+//! [`ObjectStore`]; the engine under test cannot tell it from the real one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result, UploadPart,
+};
+use simplebackup_engine::store::Fault;
+
+use super::script::{Gate, Script};
+
+/// What can be asked of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    List,
+    Get,
+    Put,
+    /// The start of a multipart upload.
+    BeginUpload,
+    PutPart,
+    Complete,
+    Abort,
+    Delete,
+}
+
+/// What can go wrong with a call.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    /// An error that means this fault; nothing is done.
+    Fail(Fault),
+    /// It is done, but the answer is lost on the way back.
+    LoseAnswer,
+    /// No answer ever.
+    Hang,
+    /// It takes this long by tokio's clock.
+    Delay(Duration),
+    /// It waits for the test.
+    Hold(Gate),
+    /// A get: the connection breaks after this many bytes.
+    Cut(usize),
+    /// A get: the byte at this place of the answer arrives inverted.
+    Corrupt(usize),
+}
+
+/// The wrapper.
+pub(crate) struct FaultyStore {
+    inner: Arc<dyn ObjectStore>,
+    script: Arc<Script<Call, Trouble>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn over(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, script: Arc::default() }
+    }
+
+    /// The plan and the log.
+    pub(crate) fn script(&self) -> &Script<Call, Trouble> {
+        &self.script
+    }
+
+    /// The store without trouble, for what a test itself puts and reads.
+    pub(crate) fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyStore({})", self.inner)
+    }
+}
+
+/// Does `work` as the script has it.
+async fn act<T>(
+    script: &Script<Call, Trouble>,
+    (call, what): (Call, &str),
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match script.enter(call, what) {
+        None => work.await,
+        Some(Trouble::Fail(fault)) => Err(error_of(fault, what)),
+        Some(Trouble::LoseAnswer) => {
+            work.await?;
+            Err(error_of(Fault::Unreachable, what))
+        }
+        Some(Trouble::Hang) => std::future::pending().await,
+        Some(Trouble::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            work.await
+        }
+        Some(Trouble::Hold(gate)) => {
+            gate.pass().await;
+            work.await
+        }
+        Some(other @ (Trouble::Cut(_) | Trouble::Corrupt(_))) => {
+            panic!("{other:?} cannot be done to {call:?}")
+        }
+    }
+}
+
+/// Returns an error as the client makes it for this fault.
+fn error_of(fault: Fault, what: &str) -> Error {
+    let generic = |text: &str| Error::Generic { store: "faulty", source: text.into() };
+    let (path, source) = (what.to_owned(), Box::from(format!("planned {fault:?}")));
+    match fault {
+        Fault::AccessDenied => Error::PermissionDenied { path, source },
+        Fault::NotFound => Error::NotFound { path, source },
+        Fault::Changed => Error::Precondition { path, source },
+        Fault::NoCredentials => generic("error sending request for url (http://169.254.169.254/)"),
+        Fault::NoSuchBucket => generic("status code: 404 Not Found: <Code>NoSuchBucket</Code>"),
+        Fault::Certificate => generic("invalid peer certificate: UnknownIssuer"),
+        Fault::Busy => generic("status code: 503 Service Unavailable"),
+        Fault::Refused => generic("status code: 400 Bad Request"),
+        Fault::Unreachable => {
+            let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            Error::Generic { store: "faulty", source: Box::new(reset) }
+        }
+        Fault::NoSuchFolder | Fault::FolderDenied | Fault::FolderFull => {
+            panic!("only a folder makes {fault:?}")
+        }
+        Fault::NotS3 | Fault::ClockSkewed => panic!("only a server makes {fault:?}"),
+        Fault::OutOfTime => panic!("only a deadline makes {fault:?}; plan a Hang"),
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let put = self.inner.put_opts(location, payload, opts);
+        act(&self.script, (Call::Put, location.as_ref()), put).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let begin = self.inner.put_multipart_opts(location, opts);
+        let inner = act(&self.script, (Call::BeginUpload, location.as_ref()), begin).await?;
+        let script = Arc::clone(&self.script);
+        Ok(Box::new(FaultyUpload { inner, script, name: location.to_string() }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let what = match &options.range {
+            Some(range) => format!("{location} {range}"),
+            None => location.to_string(),
+        };
+        // These two change the answer on its way, the others are done to the call.
+        match self.script.enter(Call::Get, what.as_str()) {
+            None => self.inner.get_opts(location, options).await,
+            Some(Trouble::Cut(bytes)) => {
+                let answer = self.inner.get_opts(location, options).await?;
+                Ok(rewritten(answer, move |stream| cut(stream, bytes)))
+            }
+            Some(Trouble::Corrupt(place)) => {
+                let answer = self.inner.get_opts(location, options).await?;
+                Ok(rewritten(answer, move |stream| corrupt(stream, place)))
+            }
+            Some(trouble) => {
+                let again = Script::default();
+                again.plan(Call::Get, .., trouble);
+                act(&again, (Call::Get, &what), self.inner.get_opts(location, options)).await
+            }
+        }
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let (inner, script) = (Arc::clone(&self.inner), Arc::clone(&self.script));
+        let deleted = locations.then(move |location| {
+            let (inner, script) = (Arc::clone(&inner), Arc::clone(&script));
+            async move {
+                let location = location?;
+                let delete = inner.delete(&location);
+                act(&script, (Call::Delete, location.as_ref()), delete).await?;
+                Ok(location)
+            }
+        });
+        deleted.boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let what = prefix.map_or("", |prefix| prefix.as_ref());
+        act(&self.script, (Call::List, what), self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+type Answer = BoxStream<'static, Result<Bytes>>;
+
+fn rewritten(answer: GetResult, rewrite: impl FnOnce(Answer) -> Answer) -> GetResult {
+    let (meta, range) = (answer.meta.clone(), answer.range.clone());
+    let (attributes, extensions) = (answer.attributes.clone(), answer.extensions.clone());
+    let payload = GetResultPayload::Stream(rewrite(answer.into_stream()));
+    GetResult { payload, meta, range, attributes, extensions }
+}
+
+fn cut(stream: Answer, bytes: usize) -> Answer {
+    let mut left = bytes;
+    let whole = stream.map(move |piece| {
+        let piece = piece?;
+        let kept = piece.slice(..piece.len().min(left));
+        left -= kept.len();
+        Ok(kept)
+    });
+    let broken = futures::stream::once(async { Err(error_of(Fault::Unreachable, "cut")) });
+    whole
+        .take_while(|piece| std::future::ready(!matches!(piece, Ok(bytes) if bytes.is_empty())))
+        .chain(broken)
+        .boxed()
+}
+
+fn corrupt(stream: Answer, place: usize) -> Answer {
+    let mut offset = 0;
+    let rewritten = stream.map(move |piece| {
+        let mut piece = piece?.to_vec();
+        if let Some(byte) = place.checked_sub(offset).and_then(|at| piece.get_mut(at)) {
+            *byte = !*byte;
+        }
+        offset += piece.len();
+        Ok(Bytes::from(piece))
+    });
+    rewritten.boxed()
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    script: Arc<Script<Call, Trouble>>,
+    name: String,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (script, name) = (Arc::clone(&self.script), self.name.clone());
+        let part = self.inner.put_part(data);
+        Box::pin(async move { act(&script, (Call::PutPart, &name), part).await })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        act(&self.script, (Call::Complete, &self.name), self.inner.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        act(&self.script, (Call::Abort, &self.name), self.inner.abort()).await
+    }
+}
