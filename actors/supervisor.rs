@@ -298,8 +298,8 @@ impl Handler<Shutdown> for Supervisor {
         }
         match (self.phase, message.cause) {
             (Phase::Starting, _) => {
-                tracing::info!(target: SERVER_LOG, "Received shutdown signal");
                 self.enter(Phase::Stopping);
+                tracing::info!(target: SERVER_LOG, "Received shutdown signal");
                 self.end(Ended::BeforeStart);
             }
             (Phase::Running, cause) => self.stop(cause, ctx),

@@ -50,9 +50,11 @@ fn health_and_readiness() {
 fn not_ready_while_stopping_but_alive() {
     let machine = Machine::new();
     machine.create_database(10);
-    let slow = "trap 'sleep 1; exit 0' TERM; echo app is up; while :; do sleep 0.05; done";
+    let slow = "trap 'until [ -e leave ]; do sleep 0.05; done; exit 0' TERM; \
+        echo app is up; while :; do sleep 0.05; done";
     let mut process = machine.serve_script_with(slow, |command| {
         command.env("SIMPLE_BACKUP_HTTP_TOKEN", TOKEN);
+        command.env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "60s");
     });
     let address = process.http_address();
     process.wait_for_line("app is up");
@@ -63,6 +65,7 @@ fn not_ready_while_stopping_but_alive() {
     let refused = back_up(&address);
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("shutting down"), "{}", refused.body);
+    std::fs::write(machine.path("leave"), "").expect("written");
     assert_eq!(process.wait().0, 0);
 }
 

@@ -58,7 +58,7 @@ fn large_site(mebibytes: usize) -> Site {
 
 /// Waits for a request to be held, not for ever: it may never come.
 async fn arrival(gate: &Gate) {
-    let deadline = Deadline::after(Duration::from_secs(20));
+    let deadline = Deadline::after(Duration::from_mins(1));
     deadline.limit(gate.arrival()).await.expect("the request never came");
 }
 

@@ -32,11 +32,12 @@ const FINAL_TIMEOUT: Duration = Duration::from_millis(600);
 impl Supervisor {
     /// Stops in order: ticks, app, final backup.
     pub(super) fn stop(&mut self, cause: StopCause, ctx: &mut Context<Self>) {
+        // First: whoever reads the line below finds the routes saying the same.
+        self.enter(Phase::Stopping);
+        self.board.record(&Event::NextTick(None));
         if cause == StopCause::Signal {
             tracing::info!(target: SERVER_LOG, "Received shutdown signal");
         }
-        self.enter(Phase::Stopping);
-        self.board.record(&Event::NextTick(None));
         let workers = self.workers.clone();
         let app = self.app_actor.clone();
         let app_timeout = self.app_timeout;

@@ -167,7 +167,7 @@ async fn a_store_that_cannot_be_reached_is_tried_until_the_deadline() {
     let error = store_error_of_restore(restored);
     // The last try comes a fifth of a second before the deadline.
     let least = Duration::from_millis(700);
-    assert!((least..timeout * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!((least..timeout * 4).contains(&started.elapsed()), "{:?}", started.elapsed());
     assert_eq!(error.fault, Fault::Unreachable, "{error:?}");
     let chain = text::chain(&error);
     let expect = "list of s3://mybucket/backups/ failed: connection failed; check MINIO_ENDPOINT";
@@ -183,7 +183,7 @@ async fn a_deadline_does_not_hide_what_went_wrong_before_it() {
         server.put(&name(START), b"never read");
         server.script().plan(kind, ..3, Trouble::Refuse(503, "SlowDown"));
         server.script().plan(kind, 3.., Trouble::Hang);
-        let deadline = Deadline::after(Duration::from_millis(900));
+        let deadline = Deadline::after(Duration::from_secs(3));
 
         let error = store_error_of_restore(restore_until(&site, &server.store(), deadline).await);
 
@@ -195,7 +195,7 @@ async fn a_deadline_does_not_hide_what_went_wrong_before_it() {
 
 #[tokio::test]
 async fn i5_a_store_that_never_answers_is_left_at_the_deadline() {
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_millis(1500);
     let (server, site) = (S3Server::start().await, Site::with_database());
     let store = server.store();
     for kind in [Request::List, Request::Put, Request::Get] {
@@ -245,7 +245,7 @@ async fn what_is_no_list_of_objects_is_no_empty_store() {
         });
         let store = BackupStore::s3(&settings(address, false)).expect("sound settings");
         let site = Site::new();
-        let restored = restore_until(&site, &store, Deadline::after(Duration::from_millis(700)));
+        let restored = restore_until(&site, &store, Deadline::after(Duration::from_secs(2)));
         let error = store_error_of_restore(restored.await);
         assert_eq!(error.fault, Fault::NotS3, "{body}: {error:?}");
         assert_eq!(files_in(site.root()), [""; 0]);
