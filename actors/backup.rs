@@ -14,14 +14,14 @@ use simplebackup_engine::blocking::CLEAN_UP;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::{Progress, Stage};
-use simplebackup_engine::store::Patience;
+use simplebackup_engine::store::{Patience, StoreError};
 use simplebackup_engine::{LOG, text};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use crate::admission::{Admission, Decision, Next, Request};
 use crate::death_watch::DeathWatch;
-use crate::messages::{Backup, BackupRequestError, Tick, Trigger};
+use crate::messages::{Backup, BackupRequestError, ResumePruning, Tick, Trigger};
 use crate::status::{CurrentRun, Event, StatusBoard};
 
 /// How long the look at the store after the start may take; it only feeds the status.
@@ -245,8 +245,8 @@ impl Actor for BackupActor {
         }
         let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
         actix::spawn(async move {
-            match store.list(Deadline::after(SURVEY_TIMEOUT), Patience::FewTries).await {
-                Ok(stored) => board.record(&Event::StoreSurveyed(stored)),
+            match store.inventory(Deadline::after(SURVEY_TIMEOUT), Patience::FewTries).await {
+                Ok(inventory) => board.record(&Event::StoreSurveyed(inventory)),
                 Err(error) => tracing::warn!(
                     target: LOG,
                     error = %text::chain(&error),
@@ -271,6 +271,24 @@ impl Handler<Backup> for BackupActor {
 
     fn handle(&mut self, message: Backup, ctx: &mut Self::Context) -> Self::Result {
         self.request(message.trigger, message.deadline, ctx)
+    }
+}
+
+impl Handler<ResumePruning> for BackupActor {
+    type Result = ResponseFuture<Result<(), Arc<StoreError>>>;
+
+    /// Beside a run that goes on: it read the mark before, and the next one prunes.
+    fn handle(&mut self, message: ResumePruning, _ctx: &mut Self::Context) -> Self::Result {
+        let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
+        Box::pin(async move {
+            store.resume_pruning(message.deadline).await?;
+            tracing::info!(
+                target: LOG,
+                "Pruning resumed by a person, the next backup deletes the surplus"
+            );
+            board.record(&Event::PruningResumed);
+            Ok(())
+        })
     }
 }
 

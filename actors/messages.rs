@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::{BackupError, BackupReport};
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::restore::{RestoreError, Restored};
+use simplebackup_engine::store::StoreError;
 use thiserror::Error;
 
 use crate::app::{AppEnd, AppError};
@@ -108,6 +109,14 @@ pub struct Tick {
 pub struct Backup {
     /// Who asks: a person or the stop.
     pub trigger: Trigger,
+    /// By when.
+    pub deadline: Deadline,
+}
+
+/// To the backup actor: a person has looked at the database that seemed emptied, and it is right.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Arc<StoreError>>")]
+pub struct ResumePruning {
     /// By when.
     pub deadline: Deadline,
 }

@@ -13,7 +13,7 @@ use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Outcome, RestoreReport};
-use simplebackup_engine::store::StoredBackup;
+use simplebackup_engine::store::{Inventory, Suspension};
 use tokio::sync::watch;
 
 use crate::app::AppEnd;
@@ -71,7 +71,9 @@ pub enum Event {
     /// A run found that another process runs one: nothing is in progress here any more.
     BackupEndedElsewhere,
     /// What the store holds was read at the start.
-    StoreSurveyed(Vec<StoredBackup>),
+    StoreSurveyed(Inventory),
+    /// A person confirmed that a database that looked emptied is right.
+    PruningResumed,
     /// The next tick is due, or there is none.
     NextTick(Option<DateTime<Utc>>),
     /// Ticks went by unseen (a suspended machine, a clock set forward).
@@ -163,6 +165,8 @@ pub struct Status {
     pub counts: [Counts; 3],
     /// How many backups are stored and their bytes; nothing before the store was asked.
     pub stored: Option<(usize, u64)>,
+    /// Why nothing is deleted, for now.
+    pub suspension: Option<Suspension>,
     /// When the next tick is due.
     pub next_tick: Option<DateTime<Utc>>,
     /// Ticks that went by unseen.
@@ -188,7 +192,8 @@ impl Status {
             }
             Event::BackupRefused { trigger } => self.counts[trigger.index()].refused += 1,
             Event::BackupEndedElsewhere => self.current = None,
-            Event::StoreSurveyed(stored) => self.surveyed(stored),
+            Event::StoreSurveyed(inventory) => self.surveyed(inventory),
+            Event::PruningResumed => self.suspension = None,
             Event::NextTick(next) => self.next_tick = *next,
             Event::TicksMissed(count) => self.ticks_missed += count,
             Event::AppStarted(pid) => self.app = AppState::Running(*pid),
@@ -210,6 +215,7 @@ impl Status {
                     at: report.made_at,
                     archive_bytes: report.archive_bytes,
                 });
+                self.suspension.clone_from(&report.suspension);
                 self.restored = Some(report.clone());
             }
             Ok(Outcome::NothingStored) => self.stored = Some((0, 0)),
@@ -222,6 +228,7 @@ impl Status {
         self.current = None;
         self.counts[trigger.index()].succeeded += 1;
         self.stored = Some((report.stored, report.stored_bytes));
+        self.suspension.clone_from(&report.suspension);
         self.last_backup = Some(LastBackup {
             key: report.key,
             at: report.ended_at,
@@ -231,10 +238,12 @@ impl Status {
     }
 
     /// A survey is older than whatever a backup has reported since.
-    fn surveyed(&mut self, stored: &[StoredBackup]) {
+    fn surveyed(&mut self, inventory: &Inventory) {
         if self.last_report.is_some() {
             return;
         }
+        let stored = &inventory.backups;
+        self.suspension.clone_from(&inventory.suspension);
         self.stored = Some((stored.len(), stored.iter().map(|backup| backup.archive_bytes).sum()));
         self.last_backup = stored.last().map(|backup| LastBackup {
             key: backup.key,

@@ -1,6 +1,6 @@
 //! The archive: a gzip stream of the snapshot, readable by `gunzip` alone.
 //!
-//! What a restore wants to know beside the bytes (permissions, size) travels in the comment of
+//! What a restore wants to know beside the bytes (the [`Manifest`]) travels in the comment of
 //! the gzip header, which every gunzip skips: it survives any copy between stores and needs no
 //! request of its own. An archive that someone made with stock gzip restores just as well.
 
@@ -10,16 +10,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::{GzDecoder, MultiGzDecoder};
 use flate2::{Compression, GzBuilder};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::blocking::Stop;
 use crate::key::BackupKey;
+use crate::manifest::{Hash, Manifest};
 use crate::progress::Progress;
-use crate::snapshot::{JournalMode, Owner};
+use crate::snapshot::Owner;
 
 /// Bytes read, packed and handed on at a time.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -36,17 +36,6 @@ pub enum Piece {
     /// The archive is complete. A sender that goes away without it has failed, so that a failure
     /// can't look like a short archive.
     End,
-}
-
-/// What an archive says about itself, as JSON in its gzip header's comment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// The size of the database in bytes.
-    pub database_bytes: u64,
-    /// The journal mode of the source; the database file itself carries it too.
-    pub journal_mode: JournalMode,
-    /// Permissions of the source, given to the restored file where we may.
-    pub owner: Owner,
 }
 
 /// Why an archive could not be packed.
@@ -160,6 +149,7 @@ pub fn unpack(
         .map_err(UnpackError::Write)?;
     let mut buffer = vec![0; PIECE_BYTES];
     let mut bytes = 0;
+    let mut hash = Hash::new();
     let mut manifest = None;
     loop {
         let read = gzip.read(&mut buffer).map_err(|error| damage(&error));
@@ -181,15 +171,36 @@ pub fn unpack(
         if manifest.as_ref().is_some_and(|m: &Manifest| bytes > m.database_bytes) {
             return Err(UnpackError::Damaged("it unpacks to more than it claims".to_owned()));
         }
+        hash.update(&buffer[..read]);
         file.write_all(&buffer[..read]).map_err(UnpackError::Write)?;
     }
-    match &manifest {
-        Some(manifest) if manifest.database_bytes != bytes => Err(UnpackError::Damaged(format!(
+    if let Some(manifest) = &manifest {
+        compare(manifest, bytes, &hash.finish())?;
+    }
+    Ok(manifest)
+}
+
+/// Compares what came out with what was promised.
+fn compare(manifest: &Manifest, bytes: u64, sha256: &str) -> Result<(), UnpackError> {
+    if manifest.database_bytes != bytes {
+        return Err(UnpackError::Damaged(format!(
             "it unpacks to {bytes} bytes instead of {}",
             manifest.database_bytes
-        ))),
-        _ => Ok(manifest),
+        )));
     }
+    match &manifest.contents {
+        Some(contents) if contents.sha256 != sha256 => Err(UnpackError::Damaged(format!(
+            "it unpacks to other bytes than were packed: SHA-256 {sha256} instead of {}",
+            contents.sha256
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the manifest in the first bytes of an archive, if it has one.
+#[must_use]
+pub fn manifest_at(start: &[u8]) -> Option<Manifest> {
+    manifest_in(GzDecoder::new(start).header()?.comment()?)
 }
 
 /// Reads a manifest; a comment that someone else's gzip wrote is not ours to judge.

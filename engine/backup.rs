@@ -1,37 +1,37 @@
 //! One backup, from the live database to the stored object and the end of its surplus.
 //!
-//! lock → snapshot → check → list → archive and upload → prune → report. Nothing is uploaded
-//! that a restore would refuse, nothing is pruned before the new backup is complete. Who may
-//! ask for a backup, and when, is not known here.
+//! lock → snapshot → check → list → compare → archive and upload → prune → report. Nothing is
+//! uploaded that a restore would refuse, nothing is pruned before the new backup is complete, nor
+//! while it looks as if the database had been emptied. Who may ask for a backup, and when, is not
+//! known here.
 
-use std::num::NonZeroUsize;
+mod compare;
+mod error;
+mod prune;
+mod upload;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use thiserror::Error;
-use tokio::sync::mpsc;
 
-use crate::archive::{self, Manifest, PIECES_IN_FLIGHT, PackError};
+use self::compare::{Before, Memory};
+pub use self::error::BackupError;
+pub use self::prune::Pruned;
 use crate::blocking;
-use crate::check::{self, CheckError, Verdict};
+use crate::check::{self, Verdict};
 use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
+use crate::instance::Instance;
 use crate::key::BackupKey;
+use crate::manifest::{Contents, Manifest};
 use crate::progress::{Progress, Stage};
-use crate::retention::surplus;
+use crate::retention::Retention;
 use crate::snapshot::{self, JournalMode, Snapshot, SnapshotError};
-use crate::store::{BackupStore, Patience, StoreError, StoredBackup, Uploaded};
+use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 use crate::{LOG, text};
-
-/// Whole uploads that are tried, each packed anew from the same snapshot. Single requests are
-/// retried by the client before that.
-const UPLOAD_TRIES: u32 = 3;
-
-/// The pause between two of them.
-const UPLOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How far ahead of the clock a backup's name may be before that is worth a warning.
 const FUTURE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
@@ -48,9 +48,22 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct BackupEngine {
     database: PathBuf,
     store: BackupStore,
-    keep: NonZeroUsize,
+    retention: Retention,
     busy_timeout: Duration,
+    unchanged: Unchanged,
     clock: Arc<dyn Clock>,
+    /// Shared by all clones: what the last run of this process stored.
+    memory: Arc<Memory>,
+}
+
+/// What a run does about a database that equals its newest stored backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unchanged {
+    /// Upload it all the same.
+    #[default]
+    Upload,
+    /// Upload nothing; the run counts as a success.
+    Skip,
 }
 
 /// A backup that was made.
@@ -74,70 +87,56 @@ pub struct BackupReport {
     pub deleted: usize,
     /// Why surplus backups could not be deleted. The backup itself is made.
     pub delete_warning: Option<String>,
+    /// Why nothing is deleted at all, for now.
+    pub suspension: Option<Suspension>,
+    /// Whether nothing was uploaded, because the newest backup holds the same.
+    pub is_unchanged: bool,
+    /// What the database holds.
+    pub contents: Contents,
     /// Tables whose structure could not be verified; see [`check`].
     pub unverified_tables: Vec<String>,
-}
-
-/// Why a backup was not made. Nothing is visible in the store, nothing was pruned.
-#[derive(Debug, Error)]
-pub enum BackupError {
-    /// Another process backs up the same database.
-    #[error("backup already in progress in {holder}")]
-    InProgress {
-        /// Such as `process 4711`.
-        holder: String,
-    },
-    /// The work folder cannot be used.
-    #[error("work folder \"{}\" cannot be used; make it writable for this user", path.display())]
-    WorkFolder {
-        /// The work folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// No snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// The snapshot did not pass the check.
-    #[error("snapshot refused, nothing uploaded; the database needs repair")]
-    Check(#[source] CheckError),
-    /// The snapshot could not be packed.
-    #[error("archive could not be made from the snapshot")]
-    Archive(#[source] PackError),
-    /// The store did not take it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The deadline passed.
-    #[error("ran out of time during {}; allow more time", stage.name())]
-    OutOfTime {
-        /// What was going on.
-        stage: Stage,
-    },
 }
 
 /// What a run owns: dropped by whoever is last to use it, so that neither the lock nor the
 /// folder goes while a stopped thread still winds down.
 struct Run {
     folder: WorkDir,
+    instance: Instance,
     _lock: RunLock,
 }
 
+/// A snapshot that passed the check.
+struct Checked {
+    snapshot: Snapshot,
+    verdict: Verdict,
+    contents: Contents,
+    manifest: Manifest,
+}
+
 impl BackupEngine {
-    /// Prepares backups of `database` into `store`, of which the newest `keep` stay.
+    /// Prepares backups of `database` into `store`.
     #[must_use]
     pub fn new(
         database: PathBuf,
         store: BackupStore,
-        keep: NonZeroUsize,
+        retention: Retention,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { database, store, keep, busy_timeout: BUSY_TIMEOUT, clock }
+        let (busy_timeout, unchanged) = (BUSY_TIMEOUT, Unchanged::default());
+        Self { database, store, retention, busy_timeout, unchanged, clock, memory: Arc::default() }
     }
 
     /// Sets how long a run waits for locks of the app.
     #[must_use]
     pub fn with_busy_timeout(mut self, busy_timeout: Duration) -> Self {
         self.busy_timeout = busy_timeout;
+        self
+    }
+
+    /// Sets what a run does about a database that has not changed.
+    #[must_use]
+    pub fn with_unchanged(mut self, unchanged: Unchanged) -> Self {
+        self.unchanged = unchanged;
         self
     }
 
@@ -159,32 +158,62 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
-        let (snapshot, verdict) = self.make_snapshot(&run, deadline, progress).await?;
+        let checked = self.make_snapshot(&run, deadline, progress).await?;
 
         progress.enter(Stage::List, 0);
-        let stored = self.store.list(deadline, Patience::FewTries).await?;
-        let newest = stored.last().map(|backup| backup.key);
+        let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
+        let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
-        let key = BackupKey::next(self.clock.now(), newest);
-
-        let archive_bytes = self.upload(&run, &snapshot, key, deadline, progress).await?;
+        let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
+        // First of all: a mark that comes too late is one that a kill can prevent.
+        let suspension = match inventory.suspension {
+            None => self.suspend_after_loss(&before, &checked.manifest, deadline).await?,
+            already => already,
+        };
+        let same = match self.unchanged {
+            Unchanged::Skip => before.same_as(&checked.contents, newest),
+            Unchanged::Upload => None,
+        };
+        let is_unchanged = same.is_some();
+        let made = if let Some(same) = same {
+            tracing::info!(
+                target: LOG,
+                key = %same.key,
+                "Database unchanged since {}, nothing uploaded", same.key
+            );
+            same
+        } else {
+            let key = BackupKey::next(self.clock.now(), newest);
+            let archive_bytes = self.upload(&run, &checked, key, deadline, progress).await?;
+            StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
+        };
         let ended_at = self.clock.now();
-        tracing::info!(target: LOG, key = %key, archive_bytes, "Uploaded to {}", self.store.address(key));
+        self.memory.remember(&made, checked.manifest);
 
         progress.enter(Stage::Prune, 0);
-        let made = StoredBackup { key, archive_bytes, stored_at: ended_at };
-        let pruned = self.prune(stored, made, deadline).await;
+        let mut stored = inventory.backups;
+        if !is_unchanged {
+            stored.push(made.clone());
+        }
+        let pruned = match (&suspension, before) {
+            (Some(suspension), _) => prune::spare(stored, suspension),
+            (None, Before::Unread(error)) => prune::put_off(stored, &error),
+            (None, _) => self.prune_surplus(stored, deadline).await,
+        };
         Ok(BackupReport {
-            key,
-            database_bytes: snapshot.bytes,
-            archive_bytes,
+            key: made.key,
+            database_bytes: checked.snapshot.bytes,
+            archive_bytes: made.archive_bytes,
             ended_at,
             took: started.elapsed(),
             stored: pruned.left.len(),
             stored_bytes: pruned.left.iter().map(|backup| backup.archive_bytes).sum(),
-            deleted: pruned.deleted,
+            deleted: pruned.deleted.len(),
             delete_warning: pruned.warning,
-            unverified_tables: verdict.unverified_tables,
+            suspension,
+            is_unchanged,
+            contents: checked.contents,
+            unverified_tables: checked.verdict.unverified_tables,
         })
     }
 
@@ -216,6 +245,7 @@ impl BackupEngine {
             })?;
             let unusable =
                 |source| BackupError::WorkFolder { path: work.path().to_owned(), source };
+            let instance = Instance::of(&work).map_err(unusable)?;
             let folder = work.fresh("backup").map_err(unusable)?;
             if let Err(error) = store.sweep() {
                 tracing::warn!(
@@ -223,7 +253,7 @@ impl BackupEngine {
                     "WARNING: Cannot sweep leftovers in {}: {error}", store.location()
                 );
             }
-            Ok(Run { folder, _lock: lock })
+            Ok(Run { folder, instance, _lock: lock })
         });
         begun.await.map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting })?
     }
@@ -233,7 +263,7 @@ impl BackupEngine {
         run: &Arc<Run>,
         deadline: Deadline,
         progress: &Progress,
-    ) -> Result<(Snapshot, Verdict), BackupError> {
+    ) -> Result<Checked, BackupError> {
         progress.enter(Stage::Snapshot, 0);
         let started = Instant::now();
         let database = self.database.clone();
@@ -266,131 +296,22 @@ impl BackupEngine {
         let path = snapshot.path.clone();
         let held = Arc::clone(run);
         let checked = blocking::run(deadline, move |stop| {
-            let checked = check::check(&path, &stop);
+            let verdict = check::check(&path, &stop)?;
+            let contents = Contents::of(&path, &stop)?;
             drop(held);
-            checked
+            Ok((verdict, contents))
         });
-        let verdict = checked
+        let (verdict, contents) = checked
             .await
             .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
             .map_err(BackupError::Check)?;
-        Ok((snapshot, verdict))
-    }
-
-    /// Packs and sends at the same time; a transient failure packs the same snapshot again.
-    async fn upload(
-        &self,
-        run: &Arc<Run>,
-        snapshot: &Snapshot,
-        key: BackupKey,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<u64, BackupError> {
-        let mut attempt = 1;
-        loop {
-            progress.enter(Stage::Upload, snapshot.bytes);
-            match self.upload_once(run, snapshot, key, deadline, progress).await {
-                Err(BackupError::Store(error))
-                    if error.fault.is_transient() && attempt < UPLOAD_TRIES =>
-                {
-                    tracing::warn!(
-                        target: LOG,
-                        attempt,
-                        remaining_ms = deadline.remaining().as_millis() as u64,
-                        error = %text::chain(&error),
-                        "WARNING: {error}; uploading again"
-                    );
-                    // Out of time shows itself in the next try.
-                    let _out_of_time = deadline.limit(tokio::time::sleep(UPLOAD_PAUSE)).await;
-                    attempt += 1;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    async fn upload_once(
-        &self,
-        run: &Arc<Run>,
-        snapshot: &Snapshot,
-        key: BackupKey,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<u64, BackupError> {
-        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let manifest = Manifest {
             database_bytes: snapshot.bytes,
             journal_mode: snapshot.journal_mode,
             owner: snapshot.owner,
+            contents: Some(contents.clone()),
+            instance: Some(run.instance.clone()),
         };
-        let path = snapshot.path.clone();
-        let (held, progress) = (Arc::clone(run), progress.clone());
-        let database_bytes = snapshot.bytes;
-        let packing = blocking::run(deadline, move |stop| {
-            let packed = archive::pack(&path, key, &manifest, &sender, &stop, &progress);
-            if let Ok(bytes) = &packed {
-                tracing::info!(
-                    target: LOG,
-                    database_bytes,
-                    archive_bytes = bytes,
-                    "Compressed to {} ({}% reduction)",
-                    text::size(*bytes),
-                    text::reduction_percent(database_bytes, *bytes)
-                );
-            }
-            drop(held);
-            packed
-        });
-        let sending = self.store.upload(key, database_bytes, receiver, deadline);
-        let (packed, sent) = tokio::join!(packing, sending);
-        let late = BackupError::OutOfTime { stage: Stage::Upload };
-        match (sent?, packed) {
-            (Uploaded::Complete, Ok(Ok(bytes))) => Ok(bytes),
-            (_, Err(OutOfTime)) => Err(late),
-            (_, Ok(Err(error))) => Err(BackupError::Archive(error)),
-            (Uploaded::Abandoned, Ok(Ok(_))) => Err(BackupError::Archive(PackError::Abandoned)),
-        }
+        Ok(Checked { snapshot, verdict, contents, manifest })
     }
-
-    async fn prune(
-        &self,
-        mut left: Vec<StoredBackup>,
-        made: StoredBackup,
-        deadline: Deadline,
-    ) -> Pruned {
-        left.push(made);
-        let keys: Vec<_> = left.iter().map(|backup| backup.key).collect();
-        let surplus = surplus(&keys, self.keep);
-        if surplus.is_empty() {
-            return Pruned { left, deleted: 0, warning: None };
-        }
-        let refused = self.store.delete(&surplus, deadline).await;
-        let is_refused = |key| refused.iter().any(|(refused, _)| *refused == key);
-        left.retain(|backup| !surplus.contains(&backup.key) || is_refused(backup.key));
-        let deleted = surplus.len() - refused.len();
-        let warning = refused.first().map(|(_, error)| text::chain(error));
-        if deleted > 0 {
-            tracing::info!(
-                target: LOG,
-                deleted,
-                "Cleanup: keeping {} most recent backups, deleted {deleted} old backup{}",
-                self.keep,
-                if deleted == 1 { "" } else { "s" }
-            );
-        }
-        if let Some(error) = &warning {
-            tracing::warn!(
-                target: LOG,
-                error,
-                "WARNING: Cleanup failed, {} surplus backups stay stored: {error}", refused.len()
-            );
-        }
-        Pruned { left, deleted, warning }
-    }
-}
-
-struct Pruned {
-    left: Vec<StoredBackup>,
-    deleted: usize,
-    warning: Option<String>,
 }

@@ -25,7 +25,7 @@ pub use crate::placement::Existing;
 use crate::placement::{self, PlaceError};
 use crate::progress::{Progress, Stage};
 use crate::snapshot;
-use crate::store::{BackupStore, Patience, StoredBackup};
+use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{WorkFolder, canonical};
 use crate::{LOG, text};
 
@@ -79,6 +79,8 @@ pub struct RestoreReport {
     pub unverified_tables: Vec<String>,
     /// Where a former database was moved that had to make room.
     pub replaced: Option<PathBuf>,
+    /// Whether and why nothing is deleted: the newest backup may be of an emptied database.
+    pub suspension: Option<Suspension>,
 }
 
 /// Restores backups of one store.
@@ -143,7 +145,8 @@ impl RestoreEngine {
             "Listing backups from {}: {}", self.store.kind().short_name(), self.store.location()
         );
         progress.enter(Stage::List, 0);
-        let stored = self.store.list(deadline, Patience::UntilDeadline).await?;
+        let inventory = self.store.inventory(deadline, Patience::UntilDeadline).await?;
+        let stored = inventory.backups;
         let Some(newest) = stored.last() else {
             tracing::warn!(
                 target: LOG,
@@ -161,10 +164,20 @@ impl RestoreEngine {
             "Found {} backup{}, selecting latest: {}",
             stored.len(), if stored.len() == 1 { "" } else { "s" }, newest.key
         );
+        if let Some(suspension) = &inventory.suspension {
+            tracing::warn!(
+                target: LOG,
+                "WARNING: The newest backup may be of an emptied database, nothing is deleted \
+                 since {}: {}; see \"simplebackup list\"",
+                suspension.since.format("%Y-%m-%d %H:%M:%S UTC"),
+                suspension.reason
+            );
+        }
         let (backup, file) =
             self.fetch_newest(&stored, &target, fallback, deadline, progress).await?;
         progress.enter(Stage::Place, 0);
         let mut report = report(&backup, &stored, &file);
+        report.suspension = inventory.suspension;
         let now = self.clock.now().timestamp();
         in_background(deadline, Stage::Place, move || finish(file, &target, Existing::Refuse, now))
             .await??;
@@ -352,6 +365,7 @@ fn report(backup: &StoredBackup, stored: &[StoredBackup], file: &CheckedFile) ->
         stored_bytes: stored.iter().map(|backup| backup.archive_bytes).sum(),
         unverified_tables: file.verdict.unverified_tables.clone(),
         replaced: None,
+        suspension: None,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ pub fn take(
     let source = open_source(database, busy_timeout, stop).map_err(fail)?;
     let journal_mode = journal_mode(&source).map_err(fail)?;
     match vacuum_into(&source, target) {
-        Ok(()) => {}
+        Ok(()) => keep_schema_version(target).map_err(|source| unwritable(target, source))?,
         Err(error) => match SqliteError::from_rusqlite(error, busy_timeout) {
             SqliteError::Missing(what) => {
                 tracing::warn!(
@@ -235,6 +235,18 @@ fn vacuum_into(source: &Connection, target: &Path) -> rusqlite::Result<()> {
     // Bound, not spliced in: a path may hold quotes. Absolute, so never taken for a "file:" URI.
     source.execute("VACUUM INTO ?1", [target.to_string_lossy()])?;
     Ok(())
+}
+
+/// Gives the copy its source's schema version, to which `VACUUM` has added one
+/// (<https://sqlite.org/fileformat2.html#schema_cookie>). So the same content always makes the
+/// same bytes, also after a restore, and an app that looks at it sees no change.
+fn keep_schema_version(target: &Path) -> io::Result<()> {
+    const AT: u64 = 40;
+    let file = OpenOptions::new().read(true).write(true).open(target)?;
+    let mut version = [0; 4];
+    file.read_exact_at(&mut version, AT)?;
+    let version = u32::from_be_bytes(version).wrapping_sub(1);
+    file.write_all_at(&version.to_be_bytes(), AT)
 }
 
 /// Copies every page within one read transaction of the source, so that a writer can't restart

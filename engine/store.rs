@@ -9,22 +9,25 @@ mod folder;
 mod retry;
 mod s3;
 mod strict;
+mod suspension;
 mod transfer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore};
 
 pub use fault::{Fault, StoreError, classify};
 use retry::Backoff;
 pub use retry::Patience;
 pub use s3::{S3Settings, install_tls};
-pub use transfer::Uploaded;
+pub use suspension::Suspension;
+pub use transfer::{NewBackup, Uploaded};
 
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
@@ -76,6 +79,15 @@ impl StoredBackup {
     pub fn made_at(&self) -> DateTime<Utc> {
         self.key.created_at().min(self.stored_at)
     }
+}
+
+/// What the store has of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// The backups, oldest first.
+    pub backups: Vec<StoredBackup>,
+    /// Whether and why nothing is to be deleted.
+    pub suspension: Option<Suspension>,
 }
 
 /// The place where the backups of one database lie. Cheap to clone.
@@ -164,19 +176,21 @@ impl BackupStore {
         deadline: Deadline,
         patience: Patience,
     ) -> Result<Vec<StoredBackup>, StoreError> {
-        let operation = format!("list of {}", self.location);
-        let mut backoff = Backoff::new(patience);
-        loop {
-            let error = match deadline.limit(self.list_once(&operation)).await {
-                Ok(Ok(backups)) => return Ok(backups),
-                Ok(Err(error)) => error,
-                Err(_out_of_time) => return Err(backoff.out_of_time(operation)),
-            };
-            backoff.wait_after(error, deadline).await?;
-        }
+        Ok(self.inventory(deadline, patience).await?.backups)
     }
 
-    async fn list_once(&self, operation: &str) -> Result<Vec<StoredBackup>, StoreError> {
+    /// Lists everything that is ours. One request, and another while pruning is suspended.
+    pub async fn inventory(
+        &self,
+        deadline: Deadline,
+        patience: Patience,
+    ) -> Result<Inventory, StoreError> {
+        let operation = format!("list of {}", self.location);
+        let list = async || self.list_once(&operation).await;
+        self.patiently(&operation, patience, deadline, list).await
+    }
+
+    async fn list_once(&self, operation: &str) -> Result<Inventory, StoreError> {
         self.require_folder(operation).await?;
         // With a delimiter: what lies in deeper folders is not ours and costs no request.
         let listed = self
@@ -184,20 +198,62 @@ impl BackupStore {
             .list_with_delimiter(Some(&self.prefix))
             .await
             .map_err(|error| StoreError::new(operation, &error))?;
-        let mut backups: Vec<_> = listed
-            .objects
-            .into_iter()
-            .filter_map(|object| {
-                Some(StoredBackup {
-                    key: BackupKey::parse(object.location.filename()?)?,
-                    archive_bytes: object.size,
-                    stored_at: object.last_modified,
-                })
-            })
-            .collect();
+        let mut backups = Vec::new();
+        let mut suspension = None;
+        for object in listed.objects {
+            let Some(name) = object.location.filename() else { continue };
+            if let Some(key) = BackupKey::parse(name) {
+                let (archive_bytes, stored_at) = (object.size, object.last_modified);
+                backups.push(StoredBackup { key, archive_bytes, stored_at });
+            } else if name == suspension::MARK {
+                suspension = Some(self.read_suspension(object.last_modified).await);
+            }
+        }
         backups.sort_by_key(|backup| backup.key);
         backups.dedup_by_key(|backup| backup.key);
-        Ok(backups)
+        Ok(Inventory { backups, suspension })
+    }
+
+    /// Returns the first bytes of a backup, or all if it has fewer.
+    pub async fn start_of(
+        &self,
+        backup: &StoredBackup,
+        bytes: u64,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        // S3 refuses a range of nothing.
+        let bytes = bytes.min(backup.archive_bytes);
+        if bytes == 0 {
+            return Ok(Bytes::new());
+        }
+        let operation = format!("reading of the start of {}", self.address(backup.key));
+        let path = self.path_of(backup.key);
+        let read = async || {
+            let range = Some(GetRange::Bounded(0..bytes));
+            let options = GetOptions { range, ..GetOptions::default() };
+            let got = async { self.objects.get_opts(&path, options).await?.bytes().await };
+            got.await.map_err(|error| StoreError::new(&operation, &error))
+        };
+        self.patiently(&operation, Patience::FewTries, deadline, read).await
+    }
+
+    /// Does `work` again, with pauses, as long as it may succeed and patience lasts.
+    async fn patiently<T>(
+        &self,
+        operation: &str,
+        patience: Patience,
+        deadline: Deadline,
+        work: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut backoff = Backoff::new(patience);
+        loop {
+            let error = match deadline.limit(work()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error,
+                Err(_out_of_time) => return Err(backoff.out_of_time(operation.to_owned())),
+            };
+            backoff.wait_after(error, deadline).await?;
+        }
     }
 
     /// Deletes `keys` and returns those that could not be deleted, each with its error. A backup

@@ -49,6 +49,17 @@ pub fn reduction_percent(original: u64, packed: u64) -> u64 {
     100 - (packed.saturating_mul(100) / original).min(100)
 }
 
+/// Returns bytes in hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for half in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(half), 16));
+        }
+        text
+    })
+}
+
 /// Returns an error and its sources in one line, outermost first. Printed once, at the edge.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {

@@ -124,6 +124,14 @@ impl WorkFolder {
         }
     }
 
+    /// Makes the folder if need be and does `work` in it, which nobody else does at the same time.
+    pub(crate) fn under_lock<T>(&self, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        self.create()?;
+        let folder = File::open(&self.path)?;
+        folder.lock()?;
+        work(&self.path)
+    }
+
     /// Makes and locks one private folder, under the folder's own lock: between the making and
     /// the locking a sweep of another process would take it for a dead job's.
     fn make_private(&self, path: &Path) -> io::Result<File> {

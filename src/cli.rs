@@ -90,6 +90,8 @@ enum Command {
     },
     /// Download backups, unpack and check them, count their rows
     Verify(commands::VerifyArgs),
+    /// Delete the backups that retention does not keep
+    Prune(commands::PruneArgs),
     /// Ask a running service whether it lives; for a container's HEALTHCHECK
     Healthcheck {
         /// Ask whether it is ready instead: the database restored, the app started
@@ -152,6 +154,7 @@ fn execute(command: Command, config: Config) -> i32 {
             Command::List { json: true } => commands::list_as_json(&config).await,
             Command::List { json: false } => commands::list(&config).await,
             Command::Verify(arguments) => commands::verify(&config, &arguments).await,
+            Command::Prune(arguments) => commands::prune(&config, &arguments).await,
             Command::Healthcheck { ready } => commands::healthcheck(&config, ready).await,
             Command::Demo => crate::demo::run().await,
         };

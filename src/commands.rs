@@ -8,9 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use serde::Serialize;
-use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::check::TableRows;
-use simplebackup_engine::clock::{Clock, SystemClock};
+use simplebackup_engine::clock::SystemClock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::progress::Progress;
@@ -22,7 +21,7 @@ use crate::config::Config;
 use crate::exit::FATAL;
 use crate::output::show;
 use crate::progress_bar::Bar;
-use crate::service::{open_store, open_store_to_read};
+use crate::service::{backup_engine, open_store, open_store_to_read};
 
 /// What a command returns: an exit code, or an error to print.
 type Done = Result<i32, Box<dyn std::error::Error>>;
@@ -58,16 +57,28 @@ pub(crate) struct VerifyArgs {
     all: bool,
 }
 
+/// `simplebackup prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Confirm that a database that looks emptied is right: from now on old backups go again
+    #[arg(long)]
+    confirm: bool,
+    /// Only say what would be deleted
+    #[arg(long, conflicts_with = "confirm")]
+    dry_run: bool,
+}
+
 pub(crate) async fn back_up(config: &Config) -> Done {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let engine =
-        BackupEngine::new(config.database.clone(), open_store(config)?, config.keep, clock)
-            .with_busy_timeout(config.busy_timeout);
+    let engine = backup_engine(config, open_store(config)?, Arc::new(SystemClock));
     let progress = Progress::default();
     let bar = Bar::follow(&progress);
     let report = engine.back_up(Deadline::after(config.backup_timeout), &progress).await;
     drop(bar);
     let report = report?;
+    if report.is_unchanged {
+        show(&format!("unchanged since {}; nothing uploaded", report.key))?;
+        return Ok(0);
+    }
     show(&format!(
         "{} ({}, database {}) in {}",
         engine.store().address(report.key),
@@ -191,6 +202,41 @@ pub(crate) async fn list(config: &Config) -> Done {
         ))?;
     }
     Ok(0)
+}
+
+/// Deletes surplus backups now, or says why it does not.
+pub(crate) async fn prune(config: &Config, arguments: &PruneArgs) -> Done {
+    let engine = backup_engine(config, open_store_to_read(config)?, Arc::new(SystemClock));
+    let deadline = Deadline::after(config.restore_timeout);
+    let (surplus, suspension) = engine.surplus(deadline).await?;
+    if arguments.dry_run {
+        for key in surplus {
+            show(&format!("would delete {}", engine.store().address(key)))?;
+        }
+        if let Some(suspension) = suspension {
+            show(&format!("but deletes nothing without --confirm: {}", suspension.reason))?;
+        }
+        return Ok(0);
+    }
+    if let Some(suspension) = suspension {
+        if !arguments.confirm {
+            return Err(format!(
+                "nothing is deleted since {}: {}; look at the database, and if it is right, run \
+                 \"simplebackup prune --confirm\"",
+                rfc3339(suspension.since),
+                suspension.reason
+            )
+            .into());
+        }
+        engine.store().resume_pruning(deadline).await?;
+    }
+    let pruned = engine.prune(deadline).await?;
+    for key in &pruned.deleted {
+        show(&format!("deleted {}", engine.store().address(*key)))?;
+    }
+    show(&format!("{} stored in {}", pruned.left.len(), engine.store().location()))?;
+    // The engine has said which, in a warning.
+    Ok(if pruned.warning.is_some() { FATAL } else { 0 })
 }
 
 /// Checks backups as a restore would, and says what is in them.

@@ -7,12 +7,14 @@
 mod problem;
 mod settings;
 mod sources;
+mod values;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use simplebackup_actors::schedule::Schedule;
+use simplebackup_engine::backup::Unchanged;
+use simplebackup_engine::retention::Retention;
 use simplebackup_engine::secret::Secret;
 use simplebackup_engine::sqlite::sidecar;
 use simplebackup_engine::store::S3Settings;
@@ -49,8 +51,10 @@ pub struct Config {
     pub enabled: bool,
     /// `backup.schedule`: when backups are due.
     pub schedule: Schedule,
-    /// `backup.keep`: how many stay.
-    pub keep: NonZeroUsize,
+    /// `backup.keep` and `retention.*`: which backups stay.
+    pub retention: Retention,
+    /// `backup.skip_unchanged`: whether the same content is uploaded again.
+    pub unchanged: Unchanged,
     /// `backup.timeout`: how long an hourly or a manual backup may take.
     pub backup_timeout: Duration,
     /// `database.path`: the database.

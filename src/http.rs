@@ -1,7 +1,6 @@
 //! The routes: health, status, metrics, and a backup on demand.
 //!
-//! Everything but `POST /backup` reads the status board, so that it answers even if an actor
-//! hangs. The server starts before the restore and stops last.
+//! What is no `POST` reads the status board, so that it answers even if an actor hangs. The server starts before the restore and stops last.
 
 mod view;
 
@@ -16,10 +15,11 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::{Data, get, head, post, resource};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use simplebackup_actors::backup::BackupActor;
-use simplebackup_actors::messages::{Backup, BackupRequestError, Trigger};
+use simplebackup_actors::messages::{Backup, BackupRequestError, ResumePruning, Trigger};
 use simplebackup_actors::status::{Phase, StatusBoard};
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::secret::Secret;
+use simplebackup_engine::text;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
@@ -31,6 +31,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections beyond this wait. Probes and scrapers need a handful; the rest is for those that
 /// open many and send nothing, until `CLIENT_TIMEOUT` ends them.
 const CONNECTIONS_MAX: usize = 1024;
+
+/// How long the removal of the mark of a suspension may take: one request and its retries.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the routes see of the service.
 #[derive(Debug)]
@@ -66,6 +69,7 @@ pub(crate) fn serve(address: &str, shared: Shared) -> io::Result<Listening> {
             .service(resource("/status").route(get().to(status)))
             .service(resource("/metrics").route(get().to(metrics)))
             .service(resource("/backup").route(post().to(back_up)))
+            .service(resource("/retention/resume").route(post().to(resume_pruning)))
     })
     .workers(1)
     .worker_max_blocking_threads(1)
@@ -106,30 +110,53 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
 }
 
 async fn back_up(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    if let Some(refusal) = refusal(&request, shared.token.as_ref()) {
-        return refusal;
-    }
-    let status = shared.board.read();
-    if !status.enabled {
-        let text = "backups are switched off; start with --simple-backup";
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
-    }
-    if status.phase == Phase::Stopping {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down");
-    }
-    let Some(actor) = shared.backup.borrow().clone() else {
-        let text = "the app has not started yet; try again";
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
+    let actor = match admit(&request, &shared) {
+        Ok(actor) => actor,
+        Err(refusal) => return *refusal,
     };
     let deadline = Deadline::after(shared.backup_timeout);
     match actor.send(Backup { trigger: Trigger::Manual, deadline }).await {
         Ok(Ok(report)) => HttpResponse::Ok().json(view::Report::of(Trigger::Manual, &report)),
         Ok(Err(error)) => refuse(status_of(&error), &error.to_string()),
-        Err(_mailbox) => {
-            let text = "the backup actor is being replaced; try again";
-            refuse(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+        Err(_mailbox) => replaced(),
     }
+}
+
+async fn resume_pruning(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let actor = match admit(&request, &shared) {
+        Ok(actor) => actor,
+        Err(refusal) => return *refusal,
+    };
+    let deadline = Deadline::after(RESUME_TIMEOUT);
+    match actor.send(ResumePruning { deadline }).await {
+        Ok(Ok(())) => HttpResponse::Ok().json(view::Health { status: "resumed" }),
+        Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, &text::chain(&*error)),
+        Err(_mailbox) => replaced(),
+    }
+}
+
+/// Returns the actor to ask, or the answer to a request that may not ask it now.
+fn admit(request: &HttpRequest, shared: &Shared) -> Result<Addr<BackupActor>, Box<HttpResponse>> {
+    if let Some(refusal) = refusal(request, shared.token.as_ref()) {
+        return Err(Box::new(refusal));
+    }
+    let unavailable = |text| Err(Box::new(refuse(StatusCode::SERVICE_UNAVAILABLE, text)));
+    let status = shared.board.read();
+    if !status.enabled {
+        return unavailable("backups are switched off; start with --simple-backup");
+    }
+    if status.phase == Phase::Stopping {
+        return unavailable("the service is shutting down");
+    }
+    match shared.backup.borrow().clone() {
+        Some(actor) => Ok(actor),
+        None => unavailable("the app has not started yet; try again"),
+    }
+}
+
+fn replaced() -> HttpResponse {
+    let text = "the backup actor is being replaced; try again";
+    refuse(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 fn status_of(error: &BackupRequestError) -> StatusCode {

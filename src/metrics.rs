@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     stored_bytes: IntGauge,
     stored: IntGauge,
     cleanup_failure: IntCounter,
+    pruning_suspended: IntGauge,
 }
 
 impl Metrics {
@@ -90,6 +91,10 @@ impl Metrics {
                 "simple_backup_cleanup_failure_total",
                 "Backups made whose surplus could not be deleted",
             )?,
+            pruning_suspended: gauge(
+                "simple_backup_pruning_suspended",
+                "1 while nothing is deleted because the database looks emptied",
+            )?,
             registry,
         })
     }
@@ -132,6 +137,7 @@ impl Metrics {
         set(&self.stored_bytes, stored_bytes);
         set(&self.backup_size, status.last_backup.as_ref().map_or(0, |last| last.archive_bytes));
         set(&self.database_bytes, status.last_report.as_ref().map_or(0, |(_, r)| r.database_bytes));
+        self.pruning_suspended.set(i64::from(status.suspension.is_some()));
         self.in_progress.set(i64::from(status.current.is_some()));
         self.last_success.set(status.last_backup.as_ref().map_or(0, |last| last.at.timestamp()));
         self.next_backup.set(status.next_tick.map_or(0, |at| at.timestamp()));

@@ -2,7 +2,6 @@
 //! turns the way it ended into an exit code.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,9 +273,7 @@ fn protect(
 }
 
 fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Protection {
-    let keep: NonZeroUsize = config.keep;
-    let engine = BackupEngine::new(config.database.clone(), store.clone(), keep, Arc::clone(clock))
-        .with_busy_timeout(config.busy_timeout);
+    let engine = backup_engine(config, store.clone(), Arc::clone(clock));
     Protection {
         restore: RestorePlan {
             engine: RestoreEngine::new(store, Arc::clone(clock)),
@@ -288,6 +285,17 @@ fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Pr
         schedule: config.schedule.clone(),
         final_timeout: config.final_timeout,
     }
+}
+
+/// Makes the engine that the configuration describes.
+pub(crate) fn backup_engine(
+    config: &Config,
+    store: BackupStore,
+    clock: Arc<dyn Clock>,
+) -> BackupEngine {
+    BackupEngine::new(config.database.clone(), store, config.retention, clock)
+        .with_busy_timeout(config.busy_timeout)
+        .with_unchanged(config.unchanged)
 }
 
 fn observers(metrics: &Arc<Metrics>, snitch: Option<Snitch>) -> Vec<Observer> {

@@ -224,3 +224,28 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().expect("waited").success());
 }
+
+#[test]
+fn prune_deletes_the_surplus_and_asks_a_person_about_an_emptied_database() {
+    let machine = Machine::new();
+    machine.create_database(10);
+    for _ in 0..2 {
+        printed(machine.run(&["backup"]));
+    }
+    let first = machine.stored()[0].clone();
+    let said = printed(machine.run(&["prune", "--keep", "1", "--dry-run"]));
+    assert!(said.contains("would delete ") && said.contains(&first), "{said}");
+    machine.empty_database();
+    printed(machine.run(&["backup", "--keep", "1"]));
+    assert_eq!(machine.stored().len(), 4, "three backups and the mark");
+
+    let refused = machine.run(&["prune", "--keep", "1"]);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("prune --confirm") && error.contains("tables are gone"), "{error}");
+    assert_eq!((refused.status.code(), machine.stored().len()), (Some(1), 4));
+
+    let said = printed(machine.run(&["prune", "--keep", "1", "--confirm"]));
+    assert!(said.contains("deleted ") && said.contains("1 stored in "), "{said}");
+    assert_eq!(machine.stored().len(), 1);
+    printed(machine.run(&["prune", "--keep", "1"]));
+}

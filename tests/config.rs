@@ -57,7 +57,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     );
     input.flags.values = vec![("backup.keep", "--keep", "6".to_owned())];
     let config = load(&input).expect("valid");
-    assert_eq!(config.keep.get(), 6);
+    assert_eq!(config.retention.keep.get(), 6);
     assert_eq!(config.log_format, LogFormat::Text);
     assert!(config.fallback);
     assert_eq!(config.database, Path::new("/var/lib/app/database.db"));
@@ -193,7 +193,7 @@ fn all_problems_are_told_at_once_with_their_places() {
         (format!("{file}:2: "), "backup.keep = 0 is not accepted; give a whole number from 1"),
         (format!("{file}:3: "), "give a cron expression with seconds"),
         (format!("{file}:4: "), "unknown key \"backup.kep\"; known are backup.enabled"),
-        (format!("{file}:6: "), "unknown key \"databse\"; known are backup, database"),
+        (format!("{file}:6: "), "unknown key \"databse\"; known are backup, retention, database"),
         (format!("{file}:9: "), "http.address = 8080 is not accepted; give an address"),
         ("SIMPLE_BACKUP_RESTORE_TIMEOUT: ".to_owned(), "give a duration such as \"30s\""),
         ("SIMPLE_BACKUP_BACKUP_KEPT: ".to_owned(), "unknown variable"),

@@ -243,3 +243,32 @@ fn a_snitch_that_cannot_be_told_is_a_warning_without_its_token() {
     assert!(!text.contains("hush-hush"), "{text}");
     assert_eq!(machine.stored().len(), 1);
 }
+
+#[test]
+fn a_suspended_pruning_is_told_everywhere_until_it_is_resumed() {
+    let machine = Machine::new();
+    let (_process, address) = serve(&machine);
+    let resume = |token: &str| {
+        ask(&address, "POST /retention/resume", &[&format!("Authorization: Bearer {token}")], "")
+    };
+    let is_suspended = || metric(&address, "simple_backup_pruning_suspended") > 0.0;
+    assert_eq!(back_up(&address).status, 200);
+    assert!(!is_suspended());
+    assert!(get(&address, "/status").json()["pruning_suspended"].is_null());
+
+    machine.empty_database();
+    let report = back_up(&address).json();
+    let reason = report["pruning_suspended"]["reason"].as_str().expect("told");
+    assert!(reason.contains("gone that db-backup-"), "{reason}");
+    assert!(is_suspended());
+    let status = get(&address, "/status").json();
+    assert_eq!(status["pruning_suspended"], report["pruning_suspended"]);
+
+    assert_eq!(resume("wrong").status, 401);
+    assert!(machine.stored().contains(&"pruning-suspended.json".to_owned()));
+    assert_eq!(resume(TOKEN).status, 200);
+    assert!(!machine.stored().contains(&"pruning-suspended.json".to_owned()));
+    assert!(!is_suspended());
+    assert!(get(&address, "/status").json()["pruning_suspended"].is_null());
+    assert_eq!(resume(TOKEN).status, 200, "twice is once");
+}

@@ -18,6 +18,9 @@ mod damage;
 // What SQLite's own rules ask of a backup and a restore: journals, settings, names, rights.
 mod sqlite_rules;
 
+// A backup compared with the one before: emptied databases, unchanged ones, what a backup says.
+mod emptied;
+
 // The S3 protocol itself, over sockets: requests, retries, refusals, certificates, deadlines.
 mod s3;
 

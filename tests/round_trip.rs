@@ -176,7 +176,7 @@ async fn i1_nothing_is_deleted_up_to_three() {
         site.put(&name(timestamp), "old").await;
     }
     let report = site.back_up().await.expect("made");
-    assert_eq!(site.script().calls(), [Call::List, Call::Put]);
+    assert_eq!(site.script().calls(), [Call::List, Call::Get, Call::Put]);
     assert_eq!((report.deleted, report.stored), (0, 3));
 }
 

@@ -56,7 +56,7 @@ async fn a_database_keeps_its_journal_mode() {
     }
 }
 
-/// Rule 7.
+/// Rule 7, and decision 14.
 #[tokio::test]
 async fn settings_in_the_file_survive() {
     let site = Site::new();
@@ -77,7 +77,9 @@ async fn settings_in_the_file_survive() {
         connection.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES ('Zoë')").expect("made");
     }
     let before = db::dump(&site.database());
+    let schema_version = db::pragma(&site.database(), "schema_version");
     there_and_back(&site, &site.database()).await;
+    assert_eq!(db::pragma(&site.database(), "schema_version"), schema_version);
     for (pragma, value) in settings {
         assert_eq!(db::pragma(&site.database(), pragma), value, "{pragma}");
     }

@@ -9,6 +9,7 @@ use simplebackup_actors::status::{AppState, Counts};
 use simplebackup_actors::supervisor::{Ended, FinalBackup};
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::Clock;
+use simplebackup_engine::retention::Retention;
 use tokio::time::{Instant, sleep};
 
 use crate::support::script::Gate;
@@ -106,7 +107,7 @@ fn a_job_that_panics_is_a_failure_and_its_actor_lives() {
         let engine = BackupEngine::new(
             site.database(),
             site.store(),
-            std::num::NonZeroUsize::MIN,
+            Retention::newest(std::num::NonZeroUsize::MIN),
             panicking(&site, 1),
         );
         let service = Service::launch_with(&site, ScriptedApp::obedient(), |protection| {

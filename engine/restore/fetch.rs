@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{Damage, RestoreEngine, RestoreError, work_folder};
-use crate::archive::{self, Manifest, PIECES_IN_FLIGHT, UnpackError};
+use crate::archive::{self, PIECES_IN_FLIGHT, UnpackError};
 use crate::blocking;
 use crate::check::{self, CheckError, TableRows, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::key::BackupKey;
+use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
 use crate::store::StoredBackup;
 use crate::work_dir::{WorkDir, WorkFolder};

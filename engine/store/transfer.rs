@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::{
+    Attribute, AttributeValue, Attributes, GetOptions, GetRange, MultipartUpload, PutPayload,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup};
+use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoreKind, StoredBackup};
 use crate::archive::Piece;
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
@@ -26,6 +28,17 @@ const PARTS_IN_FLIGHT: usize = 2;
 /// How long the abort of a failed upload may take: a courtesy to the store, which forgets
 /// unfinished uploads by itself sooner or later.
 const ABORT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A backup that is about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewBackup {
+    /// Its name.
+    pub key: BackupKey,
+    /// The size of the database, which sizes the parts, all of them alike, as some stores want it.
+    pub database_bytes: u64,
+    /// Names and texts of the object's metadata, for people; a folder has none.
+    pub metadata: Vec<(String, String)>,
+}
 
 /// How an upload ended that the store did not refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,32 +58,31 @@ enum Cut {
 }
 
 impl BackupStore {
-    /// Stores the pieces under `key`, visible only when complete: one PUT if they fit one part,
-    /// a multipart upload above. A failed upload is aborted. `database_bytes` sizes the parts,
-    /// all of them alike, as some stores want it.
+    /// Stores the pieces as one backup, visible only when complete: one PUT if they fit one part,
+    /// a multipart upload above. A failed upload is aborted.
     pub async fn upload(
         &self,
-        key: BackupKey,
-        database_bytes: u64,
+        backup: NewBackup,
         pieces: mpsc::Receiver<Piece>,
         deadline: Deadline,
     ) -> Result<Uploaded, StoreError> {
-        let operation = format!("upload of {}", self.address(key));
+        let operation = format!("upload of {}", self.address(backup.key));
         let fail = |error| StoreError::new(&operation, &error);
         let late = |_| StoreError::out_of_time(&operation);
         deadline.limit(self.require_folder(&operation)).await.map_err(late)??;
-        let path = self.path_of(key);
-        let mut parts = Parts::new(pieces, part_bytes(database_bytes));
+        let path = self.path_of(backup.key);
+        let attributes = self.attributes(backup.metadata);
+        let mut parts = Parts::new(pieces, part_bytes(backup.database_bytes));
         match deadline.limit(parts.next()).await.map_err(late)? {
             Part::Early => Ok(Uploaded::Abandoned),
             Part::Last(payload) => {
-                let put = self.objects.put(&path, payload);
+                let put = self.objects.put_opts(&path, payload, attributes.into());
                 deadline.limit(put).await.map_err(late)?.map_err(fail)?;
                 Ok(Uploaded::Complete)
             }
             Part::Full(payload) => {
-                let begun = deadline.limit(self.objects.put_multipart(&path)).await;
-                let mut upload = begun.map_err(late)?.map_err(fail)?;
+                let begun = self.objects.put_multipart_opts(&path, attributes.into());
+                let mut upload = deadline.limit(begun).await.map_err(late)?.map_err(fail)?;
                 let sent = deadline.limit(send_parts(&mut *upload, payload, parts)).await;
                 let error = match sent {
                     Ok(Ok(Uploaded::Complete)) => return Ok(Uploaded::Complete),
@@ -82,6 +94,16 @@ impl BackupStore {
                 error.map_or(Ok(Uploaded::Abandoned), Err)
             }
         }
+    }
+
+    fn attributes(&self, metadata: Vec<(String, String)>) -> Attributes {
+        if self.kind == StoreKind::Folder {
+            return Attributes::new();
+        }
+        let attribute = |(name, text): (String, String)| {
+            (Attribute::Metadata(name.into()), AttributeValue::from(text))
+        };
+        metadata.into_iter().map(attribute).collect()
     }
 
     /// Sends the archive of `backup` into `pieces`, resumed where it was cut; the count of tries

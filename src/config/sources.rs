@@ -9,9 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::problem::{Problem, Problems};
-use super::settings::{
-    Draft, Raw, SETTINGS, Setting, is_endpoint, is_header_text, is_prefix, variable,
-};
+use super::settings::{Draft, SETTINGS, Setting, variable};
+use super::values::{Raw, is_endpoint, is_header_text, is_prefix};
 
 /// The file that is read when none is named, if it is there.
 const DEFAULT_FILE: &str = "config.toml";

@@ -7,6 +7,7 @@ use simplebackup_actors::messages::Trigger;
 use simplebackup_actors::status::{AppState, Counts, CurrentRun, Phase, Status};
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::restore::RestoreReport;
+use simplebackup_engine::store::Suspension;
 
 /// `GET /health` and `GET /health/ready`.
 #[derive(Debug, Serialize)]
@@ -62,6 +63,7 @@ pub(super) struct ServiceStatus<'a> {
     next_tick: Option<String>,
     ticks_missed: usize,
     stored: Option<Stored>,
+    pruning_suspended: Option<SuspensionView>,
     restore: Option<Restore>,
     restore_error: Option<String>,
     app: AppView,
@@ -92,6 +94,7 @@ impl<'a> ServiceStatus<'a> {
             next_tick: status.next_tick.map(time),
             ticks_missed: status.ticks_missed,
             stored: status.stored.map(|(count, bytes)| Stored { count, bytes }),
+            pruning_suspended: status.suspension.as_ref().map(SuspensionView::of),
             restore: status.restored.as_ref().map(Restore::of),
             restore_error: status.restore_error.clone(),
             app: AppView::of(status.app),
@@ -143,6 +146,18 @@ struct Stored {
 }
 
 #[derive(Debug, Serialize)]
+struct SuspensionView {
+    since: String,
+    reason: String,
+}
+
+impl SuspensionView {
+    fn of(suspension: &Suspension) -> Self {
+        Self { since: time(suspension.since), reason: suspension.reason.clone() }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct ByTrigger {
     hourly: CountsView,
     manual: CountsView,
@@ -182,6 +197,11 @@ pub(super) struct Report {
     stored: usize,
     deleted: usize,
     cleanup_warning: Option<String>,
+    pruning_suspended: Option<SuspensionView>,
+    unchanged: bool,
+    tables: u64,
+    rows: u64,
+    sha256: String,
     unverified_tables: Vec<String>,
 }
 
@@ -197,6 +217,11 @@ impl Report {
             stored: report.stored,
             deleted: report.deleted,
             cleanup_warning: report.delete_warning.clone(),
+            pruning_suspended: report.suspension.as_ref().map(SuspensionView::of),
+            unchanged: report.is_unchanged,
+            tables: report.contents.tables,
+            rows: report.contents.rows,
+            sha256: report.contents.sha256.clone(),
             unverified_tables: report.unverified_tables.clone(),
         }
     }

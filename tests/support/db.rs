@@ -163,3 +163,16 @@ pub(crate) fn break_page(path: &Path) {
     let garbage = noise(7, page_size as usize);
     file.write_all_at(&garbage, (root as u64 - 1) * page_size).expect("overwritten");
 }
+
+/// Drops every table, as a mistake would.
+pub(crate) fn drop_all_tables(path: &Path) {
+    let connection = Connection::open(path).expect("opened");
+    let mut statement = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        .expect("sound");
+    let tables = statement.query_map([], |row| row.get::<_, String>(0)).expect("read");
+    for table in tables.map(|table| table.expect("read")).collect::<Vec<_>>() {
+        let quoted = table.replace('"', "\"\"");
+        connection.execute_batch(&format!("DROP TABLE \"{quoted}\"")).expect("dropped");
+    }
+}

@@ -26,6 +26,7 @@ use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, RestoreEngine, RestoreError, Restored};
+use simplebackup_engine::retention::Retention;
 use simplebackup_engine::store::{BackupStore, StoreKind};
 use simplebackup_engine::work_dir::WorkFolder;
 
@@ -120,6 +121,11 @@ impl Site {
         self.objects.script()
     }
 
+    /// The objects, around the script.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        self.objects.inner()
+    }
+
     pub(crate) fn store(&self) -> BackupStore {
         let objects: Arc<dyn ObjectStore> = Arc::clone(&self.objects) as _;
         BackupStore::over(objects, StoreKind::S3, "s3://mybucket", self.prefix)
@@ -170,7 +176,7 @@ impl Site {
         names
     }
 
-    fn path_of(&self, name: &str) -> ObjectPath {
+    pub(crate) fn path_of(&self, name: &str) -> ObjectPath {
         ObjectPath::from(format!("{}/{name}", self.prefix))
     }
 
@@ -181,10 +187,10 @@ impl Site {
     }
 }
 
-/// Asserts that the work folder of a database holds nothing but lock files.
+/// Asserts that the work folder of a database holds nothing but what stays: locks and a name.
 #[track_caller]
 pub(crate) fn assert_no_leftovers(database: &Path) {
-    const LOCKS: [&str; 2] = ["run.lock", "service.lock"];
+    const LOCKS: [&str; 3] = ["instance", "run.lock", "service.lock"];
     let left = files_in(WorkFolder::beside(database).path());
     let left: Vec<_> = left.iter().filter(|name| !LOCKS.contains(&name.as_str())).collect();
     assert!(left.is_empty(), "left in the work folder: {left:?}");
@@ -208,8 +214,8 @@ pub(crate) fn backup_engine(
     store: BackupStore,
     clock: &Arc<FakeClock>,
 ) -> BackupEngine {
-    let keep = NonZeroUsize::new(3).expect("not zero");
-    BackupEngine::new(database.to_owned(), store, keep, Arc::clone(clock) as _)
+    let retention = Retention::newest(NonZeroUsize::new(3).expect("not zero"));
+    BackupEngine::new(database.to_owned(), store, retention, Arc::clone(clock) as _)
 }
 
 /// A deadline that no sound run comes near.

@@ -101,6 +101,11 @@ impl Machine {
         super::db::create(&self.database(), "wal", rows);
     }
 
+    /// Takes every table from the database, as a mistake would.
+    pub(crate) fn empty_database(&self) {
+        super::db::drop_all_tables(&self.database());
+    }
+
     /// Removes the database and what belongs to it.
     pub(crate) fn lose_database(&self) {
         for suffix in ["", "-wal", "-shm"] {

@@ -1,0 +1,227 @@
+//! What a backup says about itself: what it holds, where it came from, who may read it.
+//!
+//! It travels as JSON in the gzip header, which every store and every copy keeps, and as metadata
+//! of the object, where people's tools show it. Everything is read back from the header alone. An
+//! archive without one, or one of an older version, is as good a backup; less is known about it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use crate::blocking::Stop;
+use crate::check::{self, CheckError};
+use crate::instance::Instance;
+use crate::key::BackupKey;
+use crate::snapshot::{JournalMode, Owner};
+use crate::sqlite::SqliteError;
+use crate::text;
+
+/// Bytes hashed at a time.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// A database that has shrunk below one part in so many is taken for emptied by mistake.
+const SHRUNK_BELOW_ONE_IN: u64 = 10;
+
+/// The manifest of one backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The size of the database in bytes.
+    pub database_bytes: u64,
+    /// The journal mode of the source; the database file itself carries it too.
+    pub journal_mode: JournalMode,
+    /// Permissions of the source, given to the restored file where we may.
+    pub owner: Owner,
+    /// What the database holds; nothing in archives of version 0.1.0 and before.
+    #[serde(flatten)]
+    pub contents: Option<Contents>,
+    /// Which installation made it.
+    pub instance: Option<Instance>,
+}
+
+/// What a database holds, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contents {
+    /// Its tables, those of virtual tables included, SQLite's own not.
+    pub tables: u64,
+    /// The rows of all tables that can be counted without the app's own modules.
+    pub rows: u64,
+    /// SHA-256 of the database file, in hexadecimal: `gunzip -c … | sha256sum`.
+    pub sha256: String,
+}
+
+impl Contents {
+    /// Counts and hashes a database file that is ours alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check::count_rows`], and of reading the file.
+    pub fn of(path: &Path, stop: &Stop) -> Result<Self, CheckError> {
+        let tables = check::count_rows(path, stop)?;
+        let mut hash = Hash::new();
+        let mut file = File::open(path).map_err(CheckError::Io)?;
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            let read = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(CheckError::Io(error)),
+            };
+            if stop.is_set() {
+                return Err(CheckError::Sqlite(SqliteError::Stopped));
+            }
+            hash.update(&buffer[..read]);
+        }
+        Ok(Self {
+            tables: tables.len() as u64,
+            rows: tables.iter().filter_map(|table| table.rows).sum(),
+            sha256: hash.finish(),
+        })
+    }
+}
+
+/// A SHA-256 in the making.
+pub(crate) struct Hash(Context);
+
+impl Hash {
+    pub(crate) fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Returns the hash in hexadecimal.
+    pub(crate) fn finish(self) -> String {
+        text::hex(self.0.finish().as_ref())
+    }
+}
+
+impl Manifest {
+    /// Returns the name and the text of each entry for an object's metadata: `database-bytes`,
+    /// `journal-mode`, `tables`, `rows`, `sha256`, `instance`.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(String, String)> {
+        let fields = match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            // A struct of numbers and texts is always an object.
+            _ => serde_json::Map::new(),
+        };
+        let entries = fields.into_iter().filter_map(|(name, value)| {
+            let text = match value {
+                serde_json::Value::String(text) => text,
+                serde_json::Value::Number(number) => number.to_string(),
+                // Permissions mean nothing to a person who looks at a store.
+                _ => return None,
+            };
+            Some((name.replace('_', "-"), text))
+        });
+        entries.collect()
+    }
+
+    /// Returns what was lost between the backup `before` and this one, in words, if it is so much
+    /// that a mistake is likelier than a change: all tables, or nine tenths of the bytes.
+    #[must_use]
+    pub fn loss_since(&self, before: &Self, before_key: BackupKey) -> Option<String> {
+        let tables = |manifest: &Self| manifest.contents.as_ref().map(|contents| contents.tables);
+        if let (Some(0), Some(gone @ 1..)) = (tables(self), tables(before)) {
+            let (all, them) = if gone == 1 { ("", "table is") } else { ("all ", "tables are") };
+            return Some(format!("{all}the {gone} {them} gone that {before_key} has"));
+        }
+        let is_shrunk =
+            self.database_bytes.saturating_mul(SHRUNK_BELOW_ONE_IN) < before.database_bytes;
+        is_shrunk.then(|| {
+            format!(
+                "the database shrank to {} from {} in {before_key}",
+                text::size(self.database_bytes),
+                text::size(before.database_bytes)
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(database_bytes: u64, tables: Option<u64>) -> Manifest {
+        Manifest {
+            database_bytes,
+            journal_mode: JournalMode::Wal,
+            owner: Owner { mode: 0o600, uid: 1, gid: 2 },
+            contents: tables.map(|tables| Contents { tables, ..Contents::default() }),
+            instance: None,
+        }
+    }
+
+    #[test]
+    fn only_a_loss_that_looks_like_a_mistake_is_one() {
+        let key = BackupKey::parse("db-backup-5.db.gz").expect("a valid name");
+        let cases = [
+            (
+                (8192, Some(2)),
+                (4096, Some(0)),
+                Some("all the 2 tables are gone that db-backup-5.db.gz has"),
+            ),
+            (
+                (8192, Some(1)),
+                (4096, Some(0)),
+                Some("the 1 table is gone that db-backup-5.db.gz has"),
+            ),
+            (
+                (100_000, Some(2)),
+                (9_999, Some(2)),
+                Some("the database shrank to 10.0KB from 100.0KB in db-backup-5.db.gz"),
+            ),
+            ((100_000, Some(2)), (10_000, Some(1)), None),
+            (
+                (100_000, None),
+                (9_999, None),
+                Some("the database shrank to 10.0KB from 100.0KB in db-backup-5.db.gz"),
+            ),
+            ((8192, None), (4096, Some(0)), None),
+            ((4096, Some(0)), (4096, Some(0)), None),
+            ((4096, Some(0)), (8192, Some(3)), None),
+        ];
+        for ((bytes, tables), (bytes_after, tables_after), expect) in cases {
+            let (before, after) = (manifest(bytes, tables), manifest(bytes_after, tables_after));
+            let loss = after.loss_since(&before, key);
+            assert_eq!(
+                loss.as_deref(),
+                expect,
+                "{bytes} {tables:?} → {bytes_after} {tables_after:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_version_is_read() {
+        let old =
+            r#"{"database_bytes":8192,"journal_mode":"wal","owner":{"mode":384,"uid":1,"gid":2}}"#;
+        let read: Manifest = serde_json::from_str(old).expect("still valid");
+        assert_eq!(read, manifest(8192, None));
+    }
+
+    #[test]
+    fn entries_are_plain_texts_and_tell_nothing_of_users() {
+        let mut manifest = manifest(8192, Some(3));
+        manifest.instance = Instance::parse("0123456789abcdef");
+        let entries = manifest.entries();
+        let entries: Vec<_> = entries.iter().map(|(name, text)| (&**name, &**text)).collect();
+        assert_eq!(
+            entries,
+            [
+                ("database-bytes", "8192"),
+                ("instance", "0123456789abcdef"),
+                ("journal-mode", "wal"),
+                ("rows", "0"),
+                ("sha256", ""),
+                ("tables", "3"),
+            ]
+        );
+    }
+}
