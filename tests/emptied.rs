@@ -196,12 +196,13 @@ async fn a_backup_that_the_store_lost_is_made_again() {
 #[tokio::test]
 async fn only_the_newest_backup_makes_an_upload_needless() {
     let site = Site::with_database();
+    change(&site, "CREATE TABLE news (x)");
     back_up(&site, &site.backup_engine()).await;
     let engine = site.backup_engine().with_unchanged(Unchanged::Skip);
     site.script().plan(Call::Get, ..1, Trouble::Fail(Fault::AccessDenied));
-    change(&site, "CREATE TABLE news (x)");
+    change(&site, "INSERT INTO news VALUES ('war')");
     back_up(&site, &engine).await;
-    change(&site, "DROP TABLE news");
+    change(&site, "DELETE FROM news");
     let report = back_up(&site, &engine).await;
     assert!(!report.is_unchanged && report.stored == 3, "{report:?}");
 }
