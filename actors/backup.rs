@@ -307,8 +307,28 @@ async fn run_job(
             {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
-            ended => return ended,
+            Ok(report) => {
+                if trigger == Trigger::Final {
+                    release_lease(engine, deadline).await;
+                }
+                return Ok(report);
+            }
+            Err(error) => return Err(error),
         }
+    }
+}
+
+/// Lets an instance that waits for the final backup go on: from now on it is there. A failure is
+/// no reason to call the backup failed; the other one waits for `lease.wait`.
+pub(crate) async fn release_lease(engine: &BackupEngine, deadline: Deadline) {
+    let Some(lease) = engine.lease() else { return };
+    if let Err(error) = lease.release(deadline).await {
+        tracing::warn!(
+            target: LOG,
+            error = %text::chain(&error),
+            "WARNING: The lease cannot be released, the next instance has to wait: {}",
+            text::chain(&error)
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::key::BackupKey;
+use simplebackup_engine::lease::Fork;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Outcome, RestoreReport};
 use simplebackup_engine::store::{Inventory, Suspension};
@@ -167,6 +168,8 @@ pub struct Status {
     pub stored: Option<(usize, u64)>,
     /// Why nothing is deleted, for now.
     pub suspension: Option<Suspension>,
+    /// Why backups go beside the line, if they do.
+    pub fork: Option<Fork>,
     /// When the next tick is due.
     pub next_tick: Option<DateTime<Utc>>,
     /// Ticks that went by unseen.
@@ -229,6 +232,7 @@ impl Status {
         self.counts[trigger.index()].succeeded += 1;
         self.stored = Some((report.stored, report.stored_bytes));
         self.suspension.clone_from(&report.suspension);
+        self.fork.clone_from(&report.fork);
         self.last_backup = Some(LastBackup {
             key: report.key,
             at: report.ended_at,

@@ -300,7 +300,7 @@ impl Handler<Shutdown> for Supervisor {
             (Phase::Starting, _) => {
                 self.enter(Phase::Stopping);
                 tracing::info!(target: SERVER_LOG, "Received shutdown signal");
-                self.end(Ended::BeforeStart);
+                self.stop_before_start(ctx);
             }
             (Phase::Running, cause) => self.stop(cause, ctx),
             (Phase::Stopping, StopCause::Signal) if self.is_same_stop() => {}

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
 use crate::instance::Instance;
 use crate::key::BackupKey;
+use crate::lease::{Fork, Lease, Standing};
 use crate::manifest::{Contents, Manifest};
 use crate::progress::{Progress, Stage};
 use crate::retention::Retention;
@@ -51,6 +52,7 @@ pub struct BackupEngine {
     retention: Retention,
     busy_timeout: Duration,
     unchanged: Unchanged,
+    lease: Option<Lease>,
     clock: Arc<dyn Clock>,
     /// Shared by all clones: what the last run of this process stored.
     memory: Arc<Memory>,
@@ -91,6 +93,8 @@ pub struct BackupReport {
     pub suspension: Option<Suspension>,
     /// Whether nothing was uploaded, because the newest backup holds the same.
     pub is_unchanged: bool,
+    /// Why the backup lies beside the line of backups, under `forks/`.
+    pub fork: Option<Fork>,
     /// What the database holds.
     pub contents: Contents,
     /// Tables whose structure could not be verified; see [`check`].
@@ -123,7 +127,8 @@ impl BackupEngine {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (busy_timeout, unchanged) = (BUSY_TIMEOUT, Unchanged::default());
-        Self { database, store, retention, busy_timeout, unchanged, clock, memory: Arc::default() }
+        let (lease, memory) = (None, Arc::default());
+        Self { database, store, retention, busy_timeout, unchanged, lease, clock, memory }
     }
 
     /// Sets how long a run waits for locks of the app.
@@ -138,6 +143,19 @@ impl BackupEngine {
     pub fn with_unchanged(mut self, unchanged: Unchanged) -> Self {
         self.unchanged = unchanged;
         self
+    }
+
+    /// Lets the lease say where each backup belongs.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Option<Lease>) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Returns the lease, if there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
     /// Returns the store.
@@ -159,8 +177,40 @@ impl BackupEngine {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
         let checked = self.make_snapshot(&run, deadline, progress).await?;
-
         progress.enter(Stage::List, 0);
+        let Some(fork) = self.fork(deadline).await? else {
+            return self.store_snapshot(&run, checked, started, (deadline, progress)).await;
+        };
+        let beside = Self { store: self.store.fork(&fork.instance), ..self.clone() };
+        tracing::error!(
+            target: LOG,
+            "ERROR: Instance {} has the lease since {}, so this backup goes beside the line, to {}; \
+             stop one of the two instances, see \"Rolling deploys\" in the README",
+            fork.holder,
+            fork.since.format("%Y-%m-%d %H:%M:%S UTC"),
+            beside.store.location()
+        );
+        let report = beside.store_snapshot(&run, checked, started, (deadline, progress)).await?;
+        Ok(BackupReport { fork: Some(fork), ..report })
+    }
+
+    /// Returns why a backup does not belong into the line now, if so.
+    async fn fork(&self, deadline: Deadline) -> Result<Option<Fork>, BackupError> {
+        let Some(lease) = &self.lease else { return Ok(None) };
+        Ok(match lease.standing(deadline).await? {
+            Standing::Line => None,
+            Standing::Fork(fork) => Some(fork),
+        })
+    }
+
+    /// Compares, uploads, prunes.
+    async fn store_snapshot(
+        &self,
+        run: &Arc<Run>,
+        checked: Checked,
+        started: Instant,
+        (deadline, progress): (Deadline, &Progress),
+    ) -> Result<BackupReport, BackupError> {
         let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
@@ -184,7 +234,7 @@ impl BackupEngine {
             same
         } else {
             let key = BackupKey::next(self.clock.now(), newest);
-            let archive_bytes = self.upload(&run, &checked, key, deadline, progress).await?;
+            let archive_bytes = self.upload(run, &checked, key, deadline, progress).await?;
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
         };
         let ended_at = self.clock.now();
@@ -213,6 +263,7 @@ impl BackupEngine {
             suspension,
             is_unchanged,
             contents: checked.contents,
+            fork: None,
             unverified_tables: checked.verdict.unverified_tables,
         })
     }

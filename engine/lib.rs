@@ -14,6 +14,7 @@ pub mod clock;
 pub mod deadline;
 pub mod instance;
 pub mod key;
+pub mod lease;
 pub mod manifest;
 pub mod placement;
 pub mod preflight;

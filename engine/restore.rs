@@ -4,6 +4,7 @@
 //! path holds nothing until the checked file takes it in one step. Only this module can make a
 //! [`Restored`], the proof without which no app starts.
 
+mod by_hand;
 mod error;
 mod fetch;
 
@@ -21,6 +22,7 @@ use crate::blocking;
 use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
 use crate::key::BackupKey;
+use crate::lease::{Lease, Standing};
 pub use crate::placement::Existing;
 use crate::placement::{self, PlaceError};
 use crate::progress::{Progress, Stage};
@@ -28,6 +30,9 @@ use crate::snapshot;
 use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{WorkFolder, canonical};
 use crate::{LOG, text};
+
+/// How long the release of the lease may take after a restore that failed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a restore does about a newest backup that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +92,7 @@ pub struct RestoreReport {
 #[derive(Debug, Clone)]
 pub struct RestoreEngine {
     store: BackupStore,
+    lease: Option<Lease>,
     clock: Arc<dyn Clock>,
 }
 
@@ -108,7 +114,14 @@ impl RestoreEngine {
     /// Prepares restores from `store`.
     #[must_use]
     pub fn new(store: BackupStore, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, lease: None, clock }
+    }
+
+    /// Has the restore at the start take the lease first.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Option<Lease>) -> Self {
+        self.lease = lease;
+        self
     }
 
     /// Returns the store.
@@ -136,9 +149,75 @@ impl RestoreEngine {
             (target, exists)
         });
         let (target, exists) = looked.await?;
+        self.take_lease(exists, deadline).await?;
         if exists {
             return Ok(Restored { outcome: Outcome::AlreadyThere });
         }
+        let restored = self.restore_newest(database, target, fallback, deadline, progress).await;
+        if restored.is_err() {
+            self.give_lease_back().await;
+        }
+        let mut outcome = restored?;
+        if let Outcome::FromBackup(report) = &mut outcome {
+            report.took = started.elapsed();
+            tracing::info!(
+                target: LOG,
+                key = %report.key,
+                took_ms = report.took.as_millis() as u64,
+                "Restore completed in {}", text::seconds(report.took)
+            );
+        }
+        Ok(Restored { outcome })
+    }
+
+    /// Takes the lease, if there is one. A database that is there does not wait for a store that
+    /// is down: each backup asks again where it belongs.
+    async fn take_lease(&self, has_database: bool, deadline: Deadline) -> Result<(), RestoreError> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        match lease.acquire(has_database, deadline).await {
+            Ok(Standing::Line) => Ok(()),
+            Ok(Standing::Fork(fork)) => {
+                tracing::error!(
+                    target: LOG,
+                    "ERROR: The backups have gone on without this disk: instance {} took the lease \
+                     at {}; backups of this database go beside theirs, to forks/{}/; to join them, \
+                     stop, move the database away and start again",
+                    fork.holder, fork.since.format("%Y-%m-%d %H:%M:%S UTC"), fork.instance
+                );
+                Ok(())
+            }
+            Err(error) if has_database && error.is_outage() => {
+                tracing::warn!(
+                    target: LOG,
+                    error = %text::chain(&error),
+                    "WARNING: The lease cannot be taken now: {}", text::chain(&error)
+                );
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A start that came to nothing must not keep the next one waiting.
+    async fn give_lease_back(&self) {
+        let Some(lease) = &self.lease else { return };
+        if let Err(error) = lease.release(Deadline::after(RELEASE_TIMEOUT)).await {
+            tracing::warn!(
+                target: LOG,
+                error = %text::chain(&error),
+                "WARNING: The lease cannot be released: {}", text::chain(&error)
+            );
+        }
+    }
+
+    async fn restore_newest(
+        &self,
+        database: &Path,
+        target: PathBuf,
+        fallback: Fallback,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<Outcome, RestoreError> {
         tracing::info!(target: LOG, "Local database not found at {}", database.display());
         tracing::info!(
             target: LOG,
@@ -156,7 +235,7 @@ impl RestoreEngine {
                 target: LOG,
                 "Starting with fresh database, first backup will run in next hour"
             );
-            return Ok(Restored { outcome: Outcome::NothingStored });
+            return Ok(Outcome::NothingStored);
         };
         tracing::info!(
             target: LOG,
@@ -181,14 +260,7 @@ impl RestoreEngine {
         let now = self.clock.now().timestamp();
         in_background(deadline, Stage::Place, move || finish(file, &target, Existing::Refuse, now))
             .await??;
-        report.took = started.elapsed();
-        tracing::info!(
-            target: LOG,
-            key = %report.key,
-            took_ms = report.took.as_millis() as u64,
-            "Restore completed in {}", text::seconds(report.took)
-        );
-        Ok(Restored { outcome: Outcome::FromBackup(report) })
+        Ok(Outcome::FromBackup(report))
     }
 
     /// Downloads, unpacks and checks the newest backup, or with [`Fallback::NextOlder`] the
@@ -218,50 +290,6 @@ impl RestoreEngine {
             }
         }
         Err(first_damage.expect("the list is not empty, so each backup was damaged"))
-    }
-
-    /// Restores `backup` to `target` by hand: refuses to replace a database unless told to, and
-    /// then moves it aside, with its log, instead of deleting it.
-    pub async fn restore_to(
-        &self,
-        backup: &StoredBackup,
-        target: &Path,
-        existing: Existing,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<RestoreReport, RestoreError> {
-        let started = Instant::now();
-        let path = target.to_owned();
-        let (target, exists, _guard) = in_background(deadline, Stage::List, move || {
-            let (target, exists) = look(&path);
-            if exists && existing == Existing::Refuse {
-                return Err(RestoreError::TargetExists(target));
-            }
-            let metadata = fs::metadata(&target).ok();
-            if let Some(what) = metadata.and_then(|found| snapshot::other_than_file(&found)) {
-                return Err(RestoreError::NotAFile { path: target, what });
-            }
-            let is_guarded = exists || WorkFolder::beside(&target).path().exists();
-            let guard = is_guarded.then(|| guard_target(&target)).transpose()?;
-            Ok((target, exists, guard))
-        })
-        .await??;
-        let file = self.fetch(backup, &target, deadline, progress).await?;
-        progress.enter(Stage::Place, 0);
-        let mut report = report(backup, std::slice::from_ref(backup), &file);
-        let now = self.clock.now().timestamp();
-        report.replaced = in_background(deadline, Stage::Place, move || {
-            // Anew: a program may have opened it during the download.
-            if exists {
-                refuse_if_in_use(&target)?;
-            }
-            // What appeared meanwhile is nobody's to move aside: its service may run already.
-            let existing = if exists { existing } else { Existing::Refuse };
-            finish(file, &target, existing, now)
-        })
-        .await??;
-        report.took = started.elapsed();
-        Ok(report)
     }
 }
 
@@ -319,30 +347,6 @@ fn warn_of_useless(target: &Path) {
              away and start again", target.display()
         );
     }
-}
-
-/// Makes sure that nobody uses the database that is about to be replaced.
-fn guard_target(target: &Path) -> Result<crate::work_dir::ServiceLock, RestoreError> {
-    use crate::work_dir::LockError;
-
-    let work = WorkFolder::beside(target);
-    let lock = work.lock_service().map_err(|error| match error {
-        LockError::Held { holder } => RestoreError::InUse {
-            path: target.to_owned(),
-            holder: format!("simplebackup, {holder}"),
-        },
-        LockError::Io { path, source } => RestoreError::WorkFolder { path, source },
-    })?;
-    refuse_if_in_use(target)?;
-    Ok(lock)
-}
-
-fn refuse_if_in_use(target: &Path) -> Result<(), RestoreError> {
-    if crate::sqlite::is_in_use(target) {
-        let holder = "another program".to_owned();
-        return Err(RestoreError::InUse { path: target.to_owned(), holder });
-    }
-    Ok(())
 }
 
 async fn in_background<T: Send + 'static>(

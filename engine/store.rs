@@ -6,6 +6,7 @@
 
 mod fault;
 mod folder;
+mod record;
 mod retry;
 mod s3;
 mod strict;
@@ -23,6 +24,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 pub use fault::{Fault, StoreError, classify};
+pub use record::{Condition, Record, Version, Written};
 use retry::Backoff;
 pub use retry::Patience;
 pub use s3::{S3Settings, install_tls};
@@ -30,6 +32,7 @@ pub use suspension::Suspension;
 pub use transfer::{NewBackup, Uploaded};
 
 use crate::deadline::Deadline;
+use crate::instance::Instance;
 use crate::key::BackupKey;
 
 /// What kind of place it is; log lines name it.
@@ -144,6 +147,14 @@ impl BackupStore {
         let folder = if prefix.as_ref().is_empty() { String::new() } else { format!("{prefix}/") };
         let root = root.trim_end_matches('/').to_owned();
         Self { objects, prefix, kind, location: format!("{root}/{folder}"), root, folder: None }
+    }
+
+    /// Returns the place for what `instance` stores beside the line of backups.
+    #[must_use]
+    pub fn fork(&self, instance: &Instance) -> Self {
+        let folder = format!("forks/{instance}");
+        let prefix = self.prefix.parts().chain(ObjectPath::from(folder.as_str()).parts()).collect();
+        Self { prefix, location: format!("{}{folder}/", self.location), ..self.clone() }
     }
 
     /// Returns the kind of place.

@@ -63,6 +63,8 @@ pub struct Config {
     pub busy_timeout: Duration,
     /// `store.*`: where backups go.
     pub store: StoreChoice,
+    /// `lease.wait`: how long to wait for another instance; nothing unless `lease.enabled`.
+    pub lease_wait: Option<Duration>,
     /// `restore.timeout`: how long the restore at the start may take.
     pub restore_timeout: Duration,
     /// `restore.fallback`: whether an older backup is taken when the newest is damaged.

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     stored: IntGauge,
     cleanup_failure: IntCounter,
     pruning_suspended: IntGauge,
+    fenced: IntGauge,
 }
 
 impl Metrics {
@@ -95,6 +96,10 @@ impl Metrics {
                 "simple_backup_pruning_suspended",
                 "1 while nothing is deleted because the database looks emptied",
             )?,
+            fenced: gauge(
+                "simple_backup_fenced",
+                "1 while backups go beside the line because another instance has the lease",
+            )?,
             registry,
         })
     }
@@ -138,6 +143,7 @@ impl Metrics {
         set(&self.backup_size, status.last_backup.as_ref().map_or(0, |last| last.archive_bytes));
         set(&self.database_bytes, status.last_report.as_ref().map_or(0, |(_, r)| r.database_bytes));
         self.pruning_suspended.set(i64::from(status.suspension.is_some()));
+        self.fenced.set(i64::from(status.fork.is_some()));
         self.in_progress.set(i64::from(status.current.is_some()));
         self.last_success.set(status.last_backup.as_ref().map_or(0, |last| last.at.timestamp()));
         self.next_backup.set(status.next_tick.map_or(0, |at| at.timestamp()));

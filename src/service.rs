@@ -16,6 +16,7 @@ use simplebackup_actors::supervisor::{Ended, Plan, Protection, Supervisor};
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::{Clock, SystemClock};
 use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::lease::Lease;
 use simplebackup_engine::restore::{Fallback, RestoreEngine};
 use simplebackup_engine::store::{BackupStore, StoreError, StoreKind};
 use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonical};
@@ -276,11 +277,12 @@ fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Pr
     let engine = backup_engine(config, store.clone(), Arc::clone(clock));
     Protection {
         restore: RestorePlan {
-            engine: RestoreEngine::new(store, Arc::clone(clock)),
+            engine: RestoreEngine::new(store, Arc::clone(clock))
+                .with_lease(engine.lease().cloned()),
             database: config.database.clone(),
             fallback: if config.fallback { Fallback::NextOlder } else { Fallback::Refuse },
         },
-        restore_timeout: config.restore_timeout,
+        restore_timeout: config.restore_timeout + config.lease_wait.unwrap_or_default(),
         backup: BackupPlan { engine, run_timeout: config.backup_timeout, clock: Arc::clone(clock) },
         schedule: config.schedule.clone(),
         final_timeout: config.final_timeout,
@@ -293,9 +295,13 @@ pub(crate) fn backup_engine(
     store: BackupStore,
     clock: Arc<dyn Clock>,
 ) -> BackupEngine {
+    let lease = config
+        .lease_wait
+        .map(|wait| Lease::new(store.clone(), config.database.clone(), wait, Arc::clone(&clock)));
     BackupEngine::new(config.database.clone(), store, config.retention, clock)
         .with_busy_timeout(config.busy_timeout)
         .with_unchanged(config.unchanged)
+        .with_lease(lease)
 }
 
 fn observers(metrics: &Arc<Metrics>, snitch: Option<Snitch>) -> Vec<Observer> {

@@ -21,6 +21,9 @@ mod sqlite_rules;
 // A backup compared with the one before: emptied databases, unchanged ones, what a backup says.
 mod emptied;
 
+// Rolling deploys: which of several instances may add to the line of backups.
+mod lease;
+
 // The S3 protocol itself, over sockets: requests, retries, refusals, certificates, deadlines.
 mod s3;
 

@@ -12,7 +12,7 @@ use simplebackup_engine::{LOG, text};
 use super::{Ended, FinalBackup, Supervisor};
 use crate::SERVER_LOG;
 use crate::app::{AppActor, AppEnd, FORCE_TIMEOUT};
-use crate::backup::BackupActor;
+use crate::backup::{BackupActor, release_lease};
 use crate::death_watch::DeathWatch;
 use crate::messages::{
     Abandon, Backup, BackupRequestError, Drain, StopCause, StopTicking, Trigger,
@@ -28,6 +28,9 @@ const TICKS_TIMEOUT: Duration = Duration::from_millis(50);
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// For the backup's actor, whose stopped work is given half a second to clean up.
 const FINAL_TIMEOUT: Duration = Duration::from_millis(600);
+
+/// For the release of a lease before the app was started, when no deadline runs.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(700);
 
 impl Supervisor {
     /// Stops in order: ticks, app, final backup.
@@ -51,6 +54,19 @@ impl Supervisor {
         };
         ctx.spawn(wrap_future(quiesced).map(move |end, this: &mut Self, ctx| {
             this.drained(cause, end, ctx);
+        }));
+    }
+
+    /// Stops a service whose app never ran: there is nothing to keep, only a lease to give back.
+    pub(super) fn stop_before_start(&mut self, ctx: &mut Context<Self>) {
+        let engine = self.protection.as_ref().map(|protection| protection.backup.engine.clone());
+        let released = async move {
+            if let Some(engine) = engine {
+                release_lease(&engine, Deadline::after(RELEASE_TIMEOUT)).await;
+            }
+        };
+        ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| {
+            this.end(Ended::BeforeStart);
         }));
     }
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::archive::PackError;
 use crate::check::CheckError;
+use crate::lease::LeaseError;
 use crate::progress::Stage;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
@@ -39,6 +40,9 @@ pub enum BackupError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The lease does not say where the backup belongs.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// The deadline passed.
     #[error("ran out of time during {}; allow more time", stage.name())]
     OutOfTime {

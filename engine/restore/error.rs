@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::archive::UnpackError;
 use crate::check::CheckError;
 use crate::key::BackupKey;
+use crate::lease::LeaseError;
 use crate::placement::PlaceError;
 use crate::progress::Stage;
 use crate::store::StoreError;
@@ -17,6 +18,9 @@ pub enum RestoreError {
     /// The store could not be asked, or could not deliver.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The lease could not be taken.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// The backup is damaged.
     #[error("backup {key} is damaged; restore an older one with \"simplebackup restore --from\"")]
     Damaged {

@@ -4,7 +4,6 @@
 //! and it costs nothing: the list that each backup reads anyway shows whether it is there.
 
 use chrono::{DateTime, Utc};
-use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
@@ -24,25 +23,19 @@ pub struct Suspension {
 }
 
 impl BackupStore {
-    /// Returns the mark's address, for messages.
-    #[must_use]
-    pub fn suspension_address(&self) -> String {
-        format!("{}{MARK}", self.location)
-    }
-
     /// Sets the mark; from now on each [`super::Inventory`] has it.
     pub async fn suspend_pruning(
         &self,
         suspension: &Suspension,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
-        let operation = format!("creation of {}", self.suspension_address());
+        let operation = format!("creation of {}", self.record_address(MARK));
         let text = serde_json::to_vec_pretty(suspension).map_err(|error| {
             StoreError::with_text(&operation, Fault::Refused, &error.to_string())
         })?;
         let payload = PutPayload::from(text);
         let set = async || {
-            let put = self.objects.put(&self.mark(), payload.clone()).await;
+            let put = self.objects.put(&self.record_path(MARK), payload.clone()).await;
             put.map(drop).map_err(|error| StoreError::new(&operation, &error))
         };
         self.patiently(&operation, Patience::FewTries, deadline, set).await
@@ -50,28 +43,16 @@ impl BackupStore {
 
     /// Removes the mark. One that is gone already counts as removed.
     pub async fn resume_pruning(&self, deadline: Deadline) -> Result<(), StoreError> {
-        let operation = format!("deletion of {}", self.suspension_address());
-        let remove = async || match self.objects.delete(&self.mark()).await {
-            Ok(()) => Ok(()),
-            Err(error) => match StoreError::new(&operation, &error) {
-                gone if gone.fault == Fault::NotFound => Ok(()),
-                error => Err(error),
-            },
-        };
-        self.patiently(&operation, Patience::FewTries, deadline, remove).await
+        self.remove_record(MARK, deadline).await
     }
 
     /// Reads the mark that a list has shown. That it is there is what counts: if its text can't
     /// be had, or is a person's own, it still holds.
     pub(super) async fn read_suspension(&self, set_at: DateTime<Utc>) -> Suspension {
-        let read = async { self.objects.get(&self.mark()).await?.bytes().await };
+        let read = async { self.objects.get(&self.record_path(MARK)).await?.bytes().await };
         match read.await.map(|bytes| serde_json::from_slice(&bytes)) {
             Ok(Ok(suspension)) => suspension,
-            _ => Suspension { since: set_at, reason: format!("see {}", self.suspension_address()) },
+            _ => Suspension { since: set_at, reason: format!("see {}", self.record_address(MARK)) },
         }
-    }
-
-    fn mark(&self) -> ObjectPath {
-        self.prefix.clone().join(MARK)
     }
 }

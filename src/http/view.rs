@@ -6,6 +6,7 @@ use serde::Serialize;
 use simplebackup_actors::messages::Trigger;
 use simplebackup_actors::status::{AppState, Counts, CurrentRun, Phase, Status};
 use simplebackup_engine::backup::BackupReport;
+use simplebackup_engine::lease::Fork;
 use simplebackup_engine::restore::RestoreReport;
 use simplebackup_engine::store::Suspension;
 
@@ -64,6 +65,7 @@ pub(super) struct ServiceStatus<'a> {
     ticks_missed: usize,
     stored: Option<Stored>,
     pruning_suspended: Option<SuspensionView>,
+    fork: Option<ForkView>,
     restore: Option<Restore>,
     restore_error: Option<String>,
     app: AppView,
@@ -95,6 +97,7 @@ impl<'a> ServiceStatus<'a> {
             ticks_missed: status.ticks_missed,
             stored: status.stored.map(|(count, bytes)| Stored { count, bytes }),
             pruning_suspended: status.suspension.as_ref().map(SuspensionView::of),
+            fork: status.fork.as_ref().map(ForkView::of),
             restore: status.restored.as_ref().map(Restore::of),
             restore_error: status.restore_error.clone(),
             app: AppView::of(status.app),
@@ -158,6 +161,23 @@ impl SuspensionView {
 }
 
 #[derive(Debug, Serialize)]
+struct ForkView {
+    instance: String,
+    lease_holder: String,
+    since: String,
+}
+
+impl ForkView {
+    fn of(fork: &Fork) -> Self {
+        Self {
+            instance: fork.instance.to_string(),
+            lease_holder: fork.holder.to_string(),
+            since: time(fork.since),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct ByTrigger {
     hourly: CountsView,
     manual: CountsView,
@@ -198,6 +218,7 @@ pub(super) struct Report {
     deleted: usize,
     cleanup_warning: Option<String>,
     pruning_suspended: Option<SuspensionView>,
+    fork: Option<ForkView>,
     unchanged: bool,
     tables: u64,
     rows: u64,
@@ -218,6 +239,7 @@ impl Report {
             deleted: report.deleted,
             cleanup_warning: report.delete_warning.clone(),
             pruning_suspended: report.suspension.as_ref().map(SuspensionView::of),
+            fork: report.fork.as_ref().map(ForkView::of),
             unchanged: report.is_unchanged,
             tables: report.contents.tables,
             rows: report.contents.rows,

@@ -1,10 +1,11 @@
 //! The log of the real binary against an S3 server, line by line as the specification has it.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use crate::support::name;
 use crate::support::process::{Machine, Process};
-use crate::support::s3::{ACCESS_KEY, BUCKET, PREFIX, S3Server, SECRET_KEY};
+use crate::support::s3::{S3Server, configure};
 
 /// Writes `N` for numbers and `SIZE` for sizes, and the path of the database as in the
 /// specification.
@@ -33,16 +34,10 @@ fn general(line: &str, machine: &Machine) -> String {
     general
 }
 
-fn run(machine: &Machine, address: &str) -> Vec<String> {
+fn run(machine: &Machine, server: &S3Server) -> Vec<String> {
     let mut command: Command = machine.simplebackup();
-    command
-        .env("MINIO_ENDPOINT", address)
-        .env("MINIO_USE_SSL", "false")
-        .env("MINIO_BUCKET", BUCKET)
-        .env("MINIO_PREFIX", PREFIX)
-        .env("MINIO_ACCESS_KEY", ACCESS_KEY)
-        .env("MINIO_SECRET_KEY", SECRET_KEY)
-        .args(["run", "--simple-backup", "--", "/bin/sh", "-c", "sleep 1000"]);
+    configure(&mut command, server);
+    command.args(["run", "--simple-backup", "--", "/bin/sh", "-c", "sleep 1000"]);
     let mut process = Process::start(&mut command);
     process.wait_for_line("[SERVER] Starting application...");
     // Not before the child is there to hear of the signal.
@@ -57,17 +52,16 @@ fn run(machine: &Machine, address: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_restore_and_a_final_backup_print_the_lines_of_the_specification() {
-    let server = S3Server::start().await;
+    let server = Arc::new(S3Server::start().await);
     for timestamp in [1, 2] {
         server.put(&name(timestamp), b"old");
     }
-    let address = server.address().to_owned();
     let lines = tokio::task::spawn_blocking(move || {
         let machine = Machine::new();
         machine.create_database(1000);
-        let first = run(&machine, &address);
+        let first = run(&machine, &server);
         machine.lose_database();
-        (first, run(&machine, &address))
+        (first, run(&machine, &server))
     });
     let (first, second) = lines.await.expect("run");
 

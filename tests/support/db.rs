@@ -164,6 +164,13 @@ pub(crate) fn break_page(path: &Path) {
     file.write_all_at(&garbage, (root as u64 - 1) * page_size).expect("overwritten");
 }
 
+/// Adds a row with this text.
+pub(crate) fn add_row(path: &Path, text: &str) {
+    let connection = open(path);
+    connection.execute_batch("CREATE TABLE IF NOT EXISTS words (word TEXT)").expect("made");
+    connection.execute("INSERT INTO words VALUES (?1)", [text]).expect("added");
+}
+
 /// Drops every table, as a mistake would.
 pub(crate) fn drop_all_tables(path: &Path) {
     let connection = Connection::open(path).expect("opened");

@@ -102,6 +102,13 @@ impl Site {
         site
     }
 
+    /// Makes another machine with the same store and the same time, without a database.
+    pub(crate) fn another_machine(&self) -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let (clock, objects) = (Arc::clone(&self.clock), Arc::clone(&self.objects));
+        Self { root, clock, objects, prefix: self.prefix }
+    }
+
     pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
@@ -190,7 +197,7 @@ impl Site {
 /// Asserts that the work folder of a database holds nothing but what stays: locks and a name.
 #[track_caller]
 pub(crate) fn assert_no_leftovers(database: &Path) {
-    const LOCKS: [&str; 3] = ["instance", "run.lock", "service.lock"];
+    const LOCKS: [&str; 4] = ["instance", "lease-held", "run.lock", "service.lock"];
     let left = files_in(WorkFolder::beside(database).path());
     let left: Vec<_> = left.iter().filter(|name| !LOCKS.contains(&name.as_str())).collect();
     assert!(left.is_empty(), "left in the work folder: {left:?}");

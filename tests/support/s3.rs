@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -179,6 +180,16 @@ impl S3Server {
         files_in(&self.folder())
     }
 
+    /// Returns the names of the objects beside the line of backups, with their instances, sorted.
+    pub(crate) fn forked(&self) -> Vec<String> {
+        let forks = self.folder().join("forks");
+        let of = |instance: String| {
+            let names = files_in(&forks.join(&instance)).into_iter();
+            names.map(move |name| format!("{instance}/{name}"))
+        };
+        files_in(&forks).into_iter().flat_map(of).collect()
+    }
+
     /// Returns how many files there are of uploads that were neither completed nor aborted.
     pub(crate) fn unfinished_uploads(&self) -> usize {
         let names = files_in(self.root.path());
@@ -188,6 +199,17 @@ impl S3Server {
     fn folder(&self) -> PathBuf {
         self.root.path().join(BUCKET).join(PREFIX)
     }
+}
+
+/// Points a process at a server, with the right keys.
+pub(crate) fn configure(command: &mut Command, server: &S3Server) {
+    command
+        .env("MINIO_ENDPOINT", server.address())
+        .env("MINIO_USE_SSL", "false")
+        .env("MINIO_BUCKET", BUCKET)
+        .env("MINIO_PREFIX", PREFIX)
+        .env("MINIO_ACCESS_KEY", ACCESS_KEY)
+        .env("MINIO_SECRET_KEY", SECRET_KEY);
 }
 
 /// Returns the settings of a client with the right keys.
@@ -290,10 +312,11 @@ impl Front {
 
     /// Lets S3 answer.
     async fn pass(&self, request: hyper::Request<Incoming>) -> io::Result<Response<Body>> {
-        let condition = request.headers().get(IF_MATCH).cloned();
+        let is_get = request.method() == Method::GET;
+        let condition = request.headers().get(IF_MATCH).filter(|_| is_get).cloned();
         let answer = self.s3.call(request.map(Body::from)).await;
         let answer = answer.map_err(|error| io::Error::other(s3s::StdError::from(error)))?;
-        // s3s-fs does not know this condition.
+        // s3s-fs does not know this condition of a GET.
         match condition {
             Some(e_tag) if self.if_match == IfMatch::Obeyed => {
                 if answer.headers().get(ETAG) == Some(&e_tag) {

@@ -46,6 +46,8 @@ pub(crate) enum Trouble {
     Hold(Gate),
     /// A get: the connection breaks after this many bytes.
     Cut(usize),
+    /// A put: it is done, whatever its condition says.
+    IgnoreCondition,
     /// A get: the byte at this place of the answer arrives inverted.
     Corrupt(usize),
 }
@@ -106,7 +108,7 @@ async fn act<T>(
             gate.pass().await;
             work.await
         }
-        Some(other @ (Trouble::Cut(_) | Trouble::Corrupt(_))) => {
+        Some(other @ (Trouble::Cut(_) | Trouble::Corrupt(_) | Trouble::IgnoreCondition)) => {
             panic!("{other:?} cannot be done to {call:?}")
         }
     }
@@ -145,8 +147,17 @@ impl ObjectStore for FaultyStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        let put = self.inner.put_opts(location, payload, opts);
-        act(&self.script, (Call::Put, location.as_ref()), put).await
+        // This one changes the call on its way, the others are done to it.
+        match self.script.enter(Call::Put, location.as_ref()) {
+            None => self.inner.put_opts(location, payload, opts).await,
+            Some(Trouble::IgnoreCondition) => self.inner.put(location, payload).await,
+            Some(trouble) => {
+                let again = Script::default();
+                again.plan(Call::Put, .., trouble);
+                let put = self.inner.put_opts(location, payload, opts);
+                act(&again, (Call::Put, location.as_ref()), put).await
+            }
+        }
     }
 
     async fn put_multipart_opts(

@@ -1,0 +1,385 @@
+//! The lease: which of several instances may add to the line of backups under a prefix.
+//!
+//! One small object, `lease.json`, taken by a conditional write at the start and released by
+//! another after the final backup; nothing renews it in between. A new instance that finds it held
+//! waits for that release and then restores the final backup. Past the wait it takes the lease
+//! over, and the old one, fenced, stores its further backups under `forks/{instance}/`: nothing is
+//! lost, and nothing of the new line is superseded (`docs/decisions/0015`).
+//!
+//! That an instance has had the lease stands in its work folder too: one that comes back on a disk
+//! from which the line has moved on since is fenced as well, however it lost the lease.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::LOG;
+use crate::blocking;
+use crate::clock::Clock;
+use crate::deadline::{Deadline, OutOfTime};
+use crate::instance::Instance;
+use crate::store::{
+    BackupStore, Condition, Fault, Patience, Record, StoreError, StoreKind, Version, Written,
+};
+use crate::work_dir::{WorkFolder, canonical};
+
+/// The name of the lease under the prefix.
+const NAME: &str = "lease.json";
+
+/// The name of the file in the work folder that says: this disk has held the lease.
+const HELD: &str = "lease-held";
+
+/// The pause between two looks at a lease that someone else holds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The pause after a write that was refused.
+const AFTER_REFUSAL: Duration = Duration::from_millis(500);
+
+/// Takes, checks and releases the lease of one database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    store: BackupStore,
+    database: PathBuf,
+    wait: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// What the lease object says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tenure {
+    holder: Instance,
+    taken_at: DateTime<Utc>,
+    /// When the holder left in order, its final backup stored.
+    released_at: Option<DateTime<Utc>>,
+}
+
+/// A lease object that was read.
+struct Found {
+    tenure: Tenure,
+    record: Record,
+}
+
+/// Who we are, and whether the database on our disk was ever the one of the line.
+#[derive(Debug, Clone)]
+struct Identity {
+    instance: Instance,
+    has_held: bool,
+}
+
+/// Where the backups of an instance belong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// In the line of backups under the prefix.
+    Line,
+    /// Beside it.
+    Fork(Fork),
+}
+
+/// Why the backups of an instance lie beside the line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// Us.
+    pub instance: Instance,
+    /// Who took the lease.
+    pub holder: Instance,
+    /// When.
+    pub since: DateTime<Utc>,
+}
+
+/// Why the lease could not be taken or read.
+#[derive(Debug, Error)]
+pub enum LeaseError {
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store writes whatever the condition is, or knows no conditions.
+    #[error(
+        "{location} {what}, so that a lease there protects from nothing; set lease.enabled = false, \
+         or use a store with conditional writes (If-Match, If-None-Match)"
+    )]
+    Unsupported {
+        /// The store.
+        location: String,
+        /// What it does instead.
+        what: &'static str,
+    },
+    /// What stands there is no lease.
+    #[error("{address} is no lease of this program; look at it, and delete it if it is nobody's")]
+    Foreign {
+        /// Where.
+        address: String,
+    },
+    /// The work folder beside the database cannot be used.
+    #[error("work folder \"{}\" cannot be used; make it writable for this user", path.display())]
+    WorkFolder {
+        /// The work folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The deadline passed.
+    #[error("ran out of time while taking the lease; raise restore.timeout")]
+    OutOfTime(#[from] OutOfTime),
+}
+
+impl LeaseError {
+    /// Returns whether the store is just not to be reached now.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.fault.is_transient() || error.fault == Fault::OutOfTime,
+            Self::OutOfTime(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Lease {
+    /// Prepares the lease of the backups of `database` in `store`; one that another instance
+    /// holds is waited for at most `wait`.
+    #[must_use]
+    pub fn new(
+        store: BackupStore,
+        database: PathBuf,
+        wait: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { store, database, wait, clock }
+    }
+
+    /// Takes the lease, as soon as nobody else holds it or the wait is over.
+    ///
+    /// `has_database` says whether there is one on this disk already: if the line of backups has
+    /// moved on without this disk, its database is a fork, and the lease is left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseError::Unsupported`] for a store that does not obey conditions, before anything that
+    /// belongs to someone else is changed.
+    pub async fn acquire(
+        &self,
+        has_database: bool,
+        deadline: Deadline,
+    ) -> Result<Standing, LeaseError> {
+        if self.store.kind() == StoreKind::Folder {
+            return Err(self.unsupported("is a folder, which has no conditional writes"));
+        }
+        // An app whose database is there does not stand still for long because of its backups.
+        let patience = if has_database { Patience::FewTries } else { Patience::UntilDeadline };
+        let me = self.identity(deadline).await?;
+        let mut waiting = Waiting::of(self.wait);
+        loop {
+            let found = self.read(patience, deadline).await?;
+            if let Some(Found { tenure, .. }) = &found {
+                let fork = fork(&me, tenure).filter(|_| has_database && me.has_held);
+                if let Some(fork) = fork {
+                    return Ok(Standing::Fork(fork));
+                }
+                let is_ours = tenure.holder == me.instance;
+                let is_free = is_ours || tenure.released_at.is_some();
+                if !is_free && waiting.goes_on(tenure, deadline).await? {
+                    continue;
+                }
+                if !is_free {
+                    self.warn_of_takeover(tenure);
+                }
+            }
+            if self.take(&me, found, (patience, deadline)).await? == Written::Done {
+                tracing::info!(target: LOG, "Lease taken by instance {}", me.instance);
+                return Ok(Standing::Line);
+            }
+            // Somebody was faster, or an answer was lost: the next look tells.
+            deadline.limit(tokio::time::sleep(AFTER_REFUSAL)).await?;
+        }
+    }
+
+    /// Returns where a backup belongs now. One request; to be asked right before the upload.
+    pub async fn standing(&self, deadline: Deadline) -> Result<Standing, LeaseError> {
+        let me = self.identity(deadline).await?;
+        let found = self.read(Patience::FewTries, deadline).await?;
+        Ok(found.and_then(|found| fork(&me, &found.tenure)).map_or(Standing::Line, Standing::Fork))
+    }
+
+    /// Releases the lease if it is ours: whoever waits for it may go on.
+    pub async fn release(&self, deadline: Deadline) -> Result<(), LeaseError> {
+        let me = self.identity(deadline).await?;
+        let Some(found) = self.read(Patience::FewTries, deadline).await? else { return Ok(()) };
+        if found.tenure.holder != me.instance || found.tenure.released_at.is_some() {
+            return Ok(());
+        }
+        let tenure = Tenure { released_at: Some(self.clock.now()), ..found.tenure };
+        let condition = Condition::Unchanged(found.record.version);
+        // Refused means that somebody has taken it over: it is not ours to release any more.
+        let _released_or_taken =
+            self.write(&tenure, condition, (Patience::FewTries, deadline)).await?;
+        tracing::info!(target: LOG, "Lease released by instance {}", me.instance);
+        Ok(())
+    }
+
+    /// Writes our tenure where that of somebody else, an old one of ours, or none was found.
+    async fn take(
+        &self,
+        me: &Identity,
+        found: Option<Found>,
+        patience: (Patience, Deadline),
+    ) -> Result<Written, LeaseError> {
+        let (_, deadline) = patience;
+        // Before the write: a disk that has held the lease must know it.
+        self.in_work_folder(deadline, |folder| {
+            folder.under_lock(|path| fs::write(path.join(HELD), ""))
+        })
+        .await?;
+        let holder = me.instance.clone();
+        let tenure = Tenure { holder, taken_at: self.clock.now(), released_at: None };
+        if let Some(found) = found {
+            self.prove(&found.record.content, deadline).await?;
+            return self.write(&tenure, Condition::Unchanged(found.record.version), patience).await;
+        }
+        let written = self.write(&tenure, Condition::Absent, patience).await?;
+        if written == Written::Done {
+            self.prove(&encode(&tenure), deadline).await?;
+        }
+        Ok(written)
+    }
+
+    fn warn_of_takeover(&self, tenure: &Tenure) {
+        tracing::warn!(
+            target: LOG,
+            "WARNING: Instance {} has not released the lease within lease.wait, taking it over; if \
+             it still runs, its further backups go to {}",
+            tenure.holder,
+            self.store.fork(&tenure.holder).location()
+        );
+    }
+
+    /// Proves that the store obeys both conditions, by writes that must be refused. They carry
+    /// the content that stands there, so that a store that ignores them has changed nothing.
+    async fn prove(&self, content: &Bytes, deadline: Deadline) -> Result<(), LeaseError> {
+        for condition in [Condition::Absent, Condition::Unchanged(Version::of_nothing())] {
+            let patience = (Patience::FewTries, deadline);
+            match self.store.write_record(NAME, content.clone(), condition, patience).await {
+                Ok(Written::Refused) => {}
+                Ok(Written::Done) => {
+                    return Err(self.unsupported("ignores the condition of a conditional write"));
+                }
+                Err(error) if error.fault == Fault::Refused => {
+                    return Err(self.unsupported("refuses conditional writes"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn unsupported(&self, what: &'static str) -> LeaseError {
+        LeaseError::Unsupported { location: self.store.location().to_owned(), what }
+    }
+
+    async fn read(
+        &self,
+        patience: Patience,
+        deadline: Deadline,
+    ) -> Result<Option<Found>, LeaseError> {
+        let Some(record) = self.store.read_record(NAME, patience, deadline).await? else {
+            return Ok(None);
+        };
+        // Never taken for "no lease": it may be the page of a proxy.
+        let tenure = serde_json::from_slice(&record.content)
+            .map_err(|_| LeaseError::Foreign { address: self.store.record_address(NAME) })?;
+        Ok(Some(Found { tenure, record }))
+    }
+
+    async fn write(
+        &self,
+        tenure: &Tenure,
+        condition: Condition,
+        patience: (Patience, Deadline),
+    ) -> Result<Written, LeaseError> {
+        Ok(self.store.write_record(NAME, encode(tenure), condition, patience).await?)
+    }
+
+    async fn identity(&self, deadline: Deadline) -> Result<Identity, LeaseError> {
+        let identity = |folder: &WorkFolder| {
+            let instance = Instance::of(folder)?;
+            Ok(Identity { instance, has_held: folder.path().join(HELD).try_exists()? })
+        };
+        self.in_work_folder(deadline, identity).await
+    }
+
+    async fn in_work_folder<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce(&WorkFolder) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, LeaseError> {
+        let database = self.database.clone();
+        let done = blocking::run(deadline, move |_stop| {
+            let folder = WorkFolder::beside(&canonical(&database));
+            work(&folder)
+                .map_err(|source| LeaseError::WorkFolder { path: folder.path().to_owned(), source })
+        });
+        done.await?
+    }
+}
+
+/// The wait for a lease that somebody else holds.
+struct Waiting {
+    wait: Duration,
+    until: Deadline,
+    is_said: bool,
+}
+
+impl Waiting {
+    fn of(wait: Duration) -> Self {
+        Self { wait, until: Deadline::after(wait), is_said: false }
+    }
+
+    /// Waits a moment and returns true, or returns false once the time is over.
+    async fn goes_on(&mut self, tenure: &Tenure, deadline: Deadline) -> Result<bool, OutOfTime> {
+        let left = self.until.remaining();
+        if left.is_zero() {
+            return Ok(false);
+        }
+        if !self.is_said {
+            tracing::info!(
+                target: LOG,
+                "Lease held by instance {} since {}, waiting up to {} s for its final backup",
+                tenure.holder,
+                tenure.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+                self.wait.as_secs()
+            );
+            self.is_said = true;
+        }
+        deadline.limit(tokio::time::sleep(LOOK_EVERY.min(left))).await?;
+        Ok(true)
+    }
+}
+
+/// Forgets that the disk has held the lease: a person has put another database in place.
+pub(crate) fn forget(folder: &WorkFolder) -> io::Result<()> {
+    match fs::remove_file(folder.path().join(HELD)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns why our backups would lie beside the line: somebody else holds the lease, or has held
+/// it since we did.
+fn fork(me: &Identity, tenure: &Tenure) -> Option<Fork> {
+    let is_theirs = tenure.holder != me.instance && (me.has_held || tenure.released_at.is_none());
+    is_theirs.then(|| Fork {
+        instance: me.instance.clone(),
+        holder: tenure.holder.clone(),
+        since: tenure.taken_at,
+    })
+}
+
+fn encode(tenure: &Tenure) -> Bytes {
+    serde_json::to_vec_pretty(tenure).expect("names, numbers and times always encode").into()
+}
