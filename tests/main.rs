@@ -30,6 +30,9 @@ mod supervision;
 // The binary as a process: its lines, its child, its signals, its exit codes.
 mod process;
 
+// Full, limited and read-only disks: what is refused, and that nothing is left behind.
+mod disk;
+
 // What people and machines do to a running service without meaning to.
 mod robustness;
 
