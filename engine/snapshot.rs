@@ -149,8 +149,8 @@ pub fn take(
     Ok(Snapshot { path: target.to_owned(), bytes, journal_mode, owner })
 }
 
-/// Looks at the source without opening it.
-fn inspect(database: &Path) -> Result<Owner, SnapshotError> {
+/// Looks at the source without opening it, and returns whose it is.
+pub fn inspect(database: &Path) -> Result<Owner, SnapshotError> {
     let path = || database.to_owned();
     let metadata = match fs::metadata(database) {
         Ok(metadata) => metadata,

@@ -15,6 +15,7 @@ use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Existing, RestoreEngine, RestoreError};
+use simplebackup_engine::snapshot;
 use simplebackup_engine::store::{BackupStore, Patience, StoredBackup};
 use simplebackup_engine::text;
 
@@ -59,6 +60,8 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn back_up(config: &Config) -> Done {
+    // First: without a database not even the default folder of backups is made.
+    snapshot::inspect(&config.database)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine =
         BackupEngine::new(config.database.clone(), open_store(config)?, config.keep, clock)

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::support::process::Machine;
-use crate::support::{assert_no_leftovers, db, visible_files_in};
+use crate::support::{assert_no_leftovers, db, files_in, visible_files_in};
 
 #[track_caller]
 fn assert_says(said: &str, texts: &[&str]) {
@@ -70,4 +70,14 @@ fn i6_an_unpacked_file_that_meets_a_limit_leaves_nothing_at_the_path() {
     }
     assert!(machine.run(&["restore"]).status.success());
     assert_eq!(db::pragma(&machine.database(), "integrity_check"), "ok");
+}
+
+#[test]
+fn a_backup_without_a_database_makes_nothing() {
+    let machine = Machine::new();
+    let output = machine.run(&["backup"]);
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_says(&said, &["database not found at ", "nothing is created or deleted"]);
+    assert_eq!(files_in(&machine.path("")), [""; 0]);
 }
