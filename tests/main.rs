@@ -33,6 +33,9 @@ mod process;
 // Full, limited and read-only disks: what is refused, and that nothing is left behind.
 mod disk;
 
+// A folder as a store: what others may read of it, what shows of an upload.
+mod folder;
+
 // What people and machines do to a running service without meaning to.
 mod robustness;
 

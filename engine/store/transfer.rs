@@ -8,8 +8,9 @@ use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStoreExt, PutPay
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup};
+use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, folder};
 use crate::archive::Piece;
+use crate::blocking::{self, Stop};
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
 use crate::progress::Progress;
@@ -46,7 +47,7 @@ enum Cut {
 
 impl BackupStore {
     /// Stores the pieces under `key`, visible only when complete: one PUT if they fit one part,
-    /// a multipart upload above. A failed upload is aborted. `database_bytes` sizes the parts,
+    /// a multipart upload above; a file of its own in a folder. A failed upload is aborted. `database_bytes` sizes the parts,
     /// all of them alike, as some stores want it.
     pub async fn upload(
         &self,
@@ -59,6 +60,11 @@ impl BackupStore {
         let fail = |error| StoreError::new(&operation, &error);
         let late = |_| StoreError::out_of_time(&operation);
         deadline.limit(self.require_folder(&operation)).await.map_err(late)??;
+        if let Some(folder) = self.folder.clone() {
+            let work = move |stop: Stop| folder::write(&folder, key, pieces, &stop);
+            let written = blocking::run(deadline, work).await.map_err(late)?;
+            return written.map_err(|error| fail(folder::as_store_error(error)));
+        }
         let path = self.path_of(key);
         let mut parts = Parts::new(pieces, part_bytes(database_bytes));
         match deadline.limit(parts.next()).await.map_err(late)? {
