@@ -8,7 +8,7 @@ use simplebackup_engine::backup::BackupError;
 use simplebackup_engine::snapshot::SnapshotError;
 
 use crate::support::disk::on_small_disk;
-use crate::support::process::Machine;
+use crate::support::process::{Machine, run};
 use crate::support::{Site, assert_no_leftovers, db, files_in, gzip, name, visible_files_in};
 
 /// A machine with a database of about 4 MiB as `prepared.db`, and an empty folder `store`.
@@ -181,7 +181,7 @@ fn under_limit(machine: &Machine, kibibytes: u32, words: &str) -> (Option<i32>, 
     command.env_clear().env("POSIXLY_CORRECT", "1").args(["-c", &script]);
     command.envs(simplebackup.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("SB", env!("CARGO_BIN_EXE_simplebackup")).current_dir(machine.path(""));
-    let output = command.output().expect("run");
+    let output = run(&mut command);
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 

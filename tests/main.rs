@@ -45,6 +45,9 @@ mod limits;
 // The binary's routes, and whom it tells of a success.
 mod http;
 
+// What strangers can do to the routes, and what the binary keeps to itself.
+mod security;
+
 // Where settings come from, which wins, what is refused.
 mod config;
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::name;
 use crate::support::process::{Machine, Process};
-use crate::support::s3::{ACCESS_KEY, BUCKET, PREFIX, S3Server, SECRET_KEY};
+use crate::support::s3::{BUCKET, PREFIX, S3Server};
 
 /// Writes `N` for numbers and `SIZE` for sizes, and the path of the database as in the
 /// specification.
@@ -40,8 +40,6 @@ fn run(machine: &Machine, address: &str) -> Vec<String> {
         .env("MINIO_USE_SSL", "false")
         .env("MINIO_BUCKET", BUCKET)
         .env("MINIO_PREFIX", PREFIX)
-        .env("MINIO_ACCESS_KEY", ACCESS_KEY)
-        .env("MINIO_SECRET_KEY", SECRET_KEY)
         .args(["run", "--simple-backup", "--", "/bin/sh", "-c", "sleep 1000"]);
     let mut process = Process::start(&mut command);
     process.wait_for_line("[SERVER] Starting application...");

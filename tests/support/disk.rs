@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::process::Machine;
+use super::process::{Machine, run};
 
 /// How to get a mount namespace: as root, else as root of a user namespace.
 const WAYS: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
@@ -35,7 +35,7 @@ pub(crate) fn on_small_disk(machine: &Machine, options: &str, script: &str) -> O
     command.envs(simplebackup.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("SIMPLE_BACKUP_DATABASE_PATH", "disk/app.db");
     command.env("SB", env!("CARGO_BIN_EXE_simplebackup")).current_dir(machine.path(""));
-    let output = command.output().expect("run");
+    let output = run(&mut command);
     let said = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(said.ends_with("THE END\n"), "{said}");
     Some(said)
