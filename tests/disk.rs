@@ -71,7 +71,7 @@ fn a_restore_without_room_is_refused_with_both_numbers() {
         echo FULL; fails $SB run --simple-backup -- echo app is up
         echo BY HAND; fails $SB restore
         echo LEFT; left
-        mount -o remount,size=12m disk
+        remount size=12m
         echo FREE; $SB run --simple-backup -- echo app is up; left";
     let Some(said) = on_small_disk(&machine, "size=3m", script) else { return };
     let place = format!(" free in {}; free space or", machine.path("disk").display());
@@ -111,7 +111,7 @@ fn i6_a_full_store_folder_keeps_its_backups_and_shows_no_part_of_another() {
         $SB backup
         echo FULL; fails $SB backup
         echo LEFT; left
-        mount -o remount,size=12m disk
+        remount size=12m
         echo FREE; $SB backup; left";
     let Some(said) = on_small_disk(&machine, "size=6m", script) else { return };
     let refused = between(&said, "FULL\n", "LEFT\n");
@@ -132,11 +132,11 @@ fn a_work_folder_that_cannot_be_made_is_named() {
         i=0; while touch disk/filler$i; do i=$((i + 1)); done 2> /dev/null || true
         echo NO INODES; fails $SB backup
         rm disk/filler*
-        mount -o remount,ro disk
+        remount ro
         echo READ-ONLY; fails $SB backup
         echo SERVICE; fails $SB run --simple-backup -- echo app is up
         echo LEFT; left
-        mount -o remount,rw disk
+        remount rw
         echo FREE; $SB backup";
     let options = "size=12m,nr_inodes=16";
     let Some(said) = on_small_disk(&machine, options, script) else { return };
@@ -162,10 +162,10 @@ fn a_read_only_store_folder_says_what_it_is() {
         export SIMPLE_BACKUP_STORE_URL=file://$PWD/disk
         export SIMPLE_BACKUP_DATABASE_PATH=prepared.db
         $SB backup
-        mount -o remount,ro disk
+        remount ro
         echo READ-ONLY; fails $SB backup
         echo LEFT; left
-        mount -o remount,rw disk
+        remount rw
         $SB backup";
     let Some(said) = on_small_disk(&machine, "size=12m", script) else { return };
     let refused = between(&said, "READ-ONLY\n", "LEFT\n");
