@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use simplebackup_engine::archive::Piece;
+use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::key::BackupKey;
-use simplebackup_engine::store::{BackupStore, Patience, Uploaded};
+use simplebackup_engine::store::{BackupStore, Fault, Patience, Uploaded};
 use tokio::sync::mpsc;
 
+use crate::support::process::eventually;
 use crate::support::{deadline, files_in, name};
 
 /// A folder that everybody may read, as administrators make them, and the store in it.
@@ -60,6 +62,20 @@ async fn nobody_else_may_read_a_backup_not_even_while_it_is_written() {
     assert_eq!(uploaded.expect("stored"), Uploaded::Complete);
     assert_eq!(files_in(root.path()), [name(5)]);
     assert_eq!(mode(&root.path().join(name(5))), 0o600);
+}
+
+/// On a dead disk the writing thread hangs, and with it would hang the packing one, which holds the
+/// lock of the run: no later backup could begin.
+#[tokio::test]
+async fn an_upload_that_ran_out_of_time_lets_go_of_its_pieces() {
+    let (root, store) = store();
+    let (pieces, received) = mpsc::channel(4);
+    pieces.send(Piece::Bytes(Bytes::from_static(b"half of"))).await.expect("room");
+    let soon = Deadline::after(Duration::from_millis(100));
+    let late = store.upload(key(), 8, received, soon).await.expect_err("no end comes");
+    assert_eq!(late.fault, Fault::OutOfTime);
+    assert!(pieces.is_closed());
+    eventually("nothing is left", || files_in(root.path()).is_empty());
 }
 
 #[tokio::test]

@@ -61,9 +61,11 @@ impl BackupStore {
         let late = |_| StoreError::out_of_time(&operation);
         deadline.limit(self.require_folder(&operation)).await.map_err(late)??;
         if let Some(folder) = self.folder.clone() {
-            let work = move |stop: Stop| folder::write(&folder, key, pieces, &stop);
-            let written = blocking::run(deadline, work).await.map_err(late)?;
-            return written.map_err(|error| fail(folder::as_store_error(error)));
+            let (sender, receiver) = mpsc::channel(1);
+            let work = move |stop: Stop| folder::write(&folder, key, receiver, &stop);
+            let passing = deadline.limit(pass_on(pieces, sender));
+            let (_passed, written) = tokio::join!(passing, blocking::run(deadline, work));
+            return written.map_err(late)?.map_err(|error| fail(folder::as_store_error(error)));
         }
         let path = self.path_of(key);
         let mut parts = Parts::new(pieces, part_bytes(database_bytes));
@@ -160,6 +162,17 @@ impl BackupStore {
         }
         let text = format!("{} of {size} bytes arrived", position.offset);
         Err(Cut::Store(StoreError::with_text(operation, Fault::Unreachable, &text)))
+    }
+}
+
+/// Hands pieces to a thread that may hang on a dead disk, so that it never holds up their sender,
+/// and the lock that the sender has.
+async fn pass_on(mut pieces: mpsc::Receiver<Piece>, thread: mpsc::Sender<Piece>) {
+    while let Some(piece) = pieces.recv().await {
+        let is_last = matches!(piece, Piece::End);
+        if thread.send(piece).await.is_err() || is_last {
+            return;
+        }
     }
 }
 
