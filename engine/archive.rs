@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::blocking::Stop;
+use crate::disk::{Disk, NoRoom};
 use crate::key::BackupKey;
 use crate::manifest::{Hash, Manifest};
 use crate::progress::Progress;
@@ -23,6 +24,9 @@ use crate::snapshot::Owner;
 
 /// Bytes read, packed and handed on at a time.
 const PIECE_BYTES: usize = 128 * 1024;
+
+/// Bytes unpacked between two looks at the disk, of an archive that does not say its size.
+const BYTES_BETWEEN_LOOKS: u64 = 1024 * 1024;
 
 /// Pieces that may wait between packing and sending, so that a slow network holds packing up
 /// instead of filling memory.
@@ -55,6 +59,9 @@ pub enum UnpackError {
     /// Not gzip, cut short, or with bytes that do not belong: the archive is bad.
     #[error("archive is damaged: {0}")]
     Damaged(String),
+    /// What it unpacks to does not fit.
+    #[error("no room for the unpacked database")]
+    NoRoom(#[from] NoRoom),
     /// The output could not be written.
     #[error("unpacked file could not be written; free space or check the folder's permissions")]
     Write(#[source] io::Error),
@@ -133,10 +140,12 @@ impl Write for PieceSender<'_> {
 /// the archive says about itself, where it does.
 ///
 /// A stream that is cut short, is not gzip, or has bytes after its last member is an error; so
-/// is one that unpacks to another size than it claims, before the disk is filled.
+/// is one that unpacks to another size than it claims, before `disk` is filled. One that claims
+/// nothing may be a bomb: it has to leave other programs some room.
 pub fn unpack(
     pieces: mpsc::Receiver<Piece>,
     target: &Path,
+    disk: &Disk,
     stop: &Stop,
 ) -> Result<Option<Manifest>, UnpackError> {
     let source = PieceReader { pieces, current: Bytes::new(), is_complete: false };
@@ -148,7 +157,7 @@ pub fn unpack(
         .open(target)
         .map_err(UnpackError::Write)?;
     let mut buffer = vec![0; PIECE_BYTES];
-    let mut bytes = 0;
+    let (mut bytes, mut next_look) = (0, 0);
     let mut hash = Hash::new();
     let mut manifest = None;
     loop {
@@ -163,9 +172,16 @@ pub fn unpack(
         })?;
         if bytes == 0 {
             manifest = gzip.header().and_then(|header| manifest_in(header.comment()?));
+            if let Some(manifest) = &manifest {
+                disk.require(manifest.database_bytes)?;
+            }
         }
         if read == 0 {
             break;
+        }
+        if manifest.is_none() && bytes >= next_look {
+            disk.require_beside_reserve(BYTES_BETWEEN_LOOKS)?;
+            next_look = bytes + BYTES_BETWEEN_LOOKS;
         }
         bytes += read as u64;
         if manifest.as_ref().is_some_and(|m: &Manifest| bytes > m.database_bytes) {

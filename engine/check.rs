@@ -59,6 +59,12 @@ impl CheckError {
             Self::Io(_) => false,
         }
     }
+
+    /// Returns what to do about the source of a bad file: nothing, if it is not bad.
+    #[must_use]
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.is_damage() { "; the database needs repair" } else { "" }
+    }
 }
 
 /// The name of a table and how many rows it has.

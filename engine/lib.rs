@@ -12,6 +12,7 @@ pub mod blocking;
 pub mod check;
 pub mod clock;
 pub mod deadline;
+pub mod disk;
 pub mod instance;
 pub mod key;
 pub mod lease;

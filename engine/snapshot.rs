@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::blocking::Stop;
+use crate::disk::{Disk, NoRoom};
 use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with};
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
@@ -91,6 +92,14 @@ pub enum SnapshotError {
         /// What SQLite said.
         source: SqliteError,
     },
+    /// The disk has less room than the snapshot may need. Nothing was written.
+    #[error("no room for a snapshot of {}, older backups are kept", path.display())]
+    NoRoom {
+        /// The configured path.
+        path: PathBuf,
+        /// Both numbers.
+        source: NoRoom,
+    },
     /// The file system refused.
     #[error("snapshot file {} could not be written", path.display())]
     Io {
@@ -123,6 +132,10 @@ pub fn take(
     };
     let source = open_source(database, busy_timeout, stop).map_err(fail)?;
     let journal_mode = journal_mode(&source).map_err(fail)?;
+    let needed = used_bytes(&source).map_err(fail)?;
+    Disk::of(database)
+        .require(needed)
+        .map_err(|source| SnapshotError::NoRoom { path: database.to_owned(), source })?;
     match vacuum_into(&source, target) {
         Ok(()) => keep_schema_version(target).map_err(|source| unwritable(target, source))?,
         Err(error) => match SqliteError::from_rusqlite(error, busy_timeout) {
@@ -149,8 +162,8 @@ pub fn take(
     Ok(Snapshot { path: target.to_owned(), bytes, journal_mode, owner })
 }
 
-/// Looks at the source without opening it.
-fn inspect(database: &Path) -> Result<Owner, SnapshotError> {
+/// Looks at the source without opening it, and returns whose it is.
+pub fn inspect(database: &Path) -> Result<Owner, SnapshotError> {
     let path = || database.to_owned();
     let metadata = match fs::metadata(database) {
         Ok(metadata) => metadata,
@@ -229,6 +242,14 @@ fn open_with(
 fn journal_mode(connection: &Connection) -> rusqlite::Result<JournalMode> {
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     Ok(if mode == "wal" { JournalMode::Wal } else { JournalMode::Rollback })
+}
+
+/// Returns the bytes of all pages in use, of the log too: as much as `VACUUM INTO` writes at most.
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT max(page_count - freelist_count, 0) * page_size
+        FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+    // Negative never, but for a header that lies, which the copy itself finds out.
+    connection.query_row(sql, [], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
 }
 
 fn vacuum_into(source: &Connection, target: &Path) -> rusqlite::Result<()> {

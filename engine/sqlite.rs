@@ -19,6 +19,14 @@ pub const DATABASE_BYTES_MIN: u64 = 512;
 /// millisecond of work.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
+/// The codes of writes that failed: of a file, of its size, of a log's index.
+const WRITES: [i32; 4] = [
+    rusqlite::ffi::SQLITE_IOERR_WRITE,
+    rusqlite::ffi::SQLITE_IOERR_TRUNCATE,
+    rusqlite::ffi::SQLITE_IOERR_SHMSIZE,
+    rusqlite::ffi::SQLITE_IOERR_FSYNC,
+];
+
 /// Why SQLite could not read a database, by what a person can do about it.
 #[derive(Debug, Error)]
 pub enum SqliteError {
@@ -41,6 +49,12 @@ pub enum SqliteError {
     /// No room for the copy.
     #[error("no space left on the device of the work folder; free some or move the database")]
     NoSpace,
+    /// The copy could not be written for another reason than a full disk.
+    #[error(
+        "copy cannot be written: {0}; look for a quota, a limit on the size of files (ulimit -f) or \
+         a failing disk"
+    )]
+    CannotWrite(String),
     /// The file could not be opened or read.
     #[error("database cannot be opened: {0}; check the path and its permissions")]
     CannotOpen(String),
@@ -66,6 +80,10 @@ impl SqliteError {
         };
         if lacks_something(&text) {
             return Self::Missing(text);
+        }
+        // SQLite has one code for all that goes wrong at a file, and an extended one for a write.
+        if error.sqlite_error().is_some_and(|error| WRITES.contains(&error.extended_code)) {
+            return Self::CannotWrite(text);
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::NotSqlite,

@@ -154,7 +154,9 @@ impl BackupStore {
     pub fn fork(&self, instance: &Instance) -> Self {
         let folder = format!("forks/{instance}");
         let prefix = self.prefix.parts().chain(ObjectPath::from(folder.as_str()).parts()).collect();
-        Self { prefix, location: format!("{}{folder}/", self.location), ..self.clone() }
+        let location = format!("{}{folder}/", self.location);
+        let folder = self.folder.as_ref().map(|root| root.join(folder));
+        Self { prefix, location, folder, ..self.clone() }
     }
 
     /// Returns the kind of place.

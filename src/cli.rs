@@ -147,6 +147,9 @@ fn execute(command: Command, config: Config) -> i32 {
     }
     let system = actix::System::new();
     let code = system.block_on(async move {
+        if let Err(error) = Signals::survive() {
+            tracing::warn!("WARNING: Signals that pass by otherwise may end us: {error}");
+        }
         let done = match command {
             Command::Run(_) => Ok(run_service(config).await),
             Command::Backup => commands::back_up(&config).await,
@@ -188,9 +191,6 @@ async fn run_service(config: Config) -> i32 {
             return FATAL;
         }
     };
-    if let Err(error) = Signals::survive() {
-        tracing::warn!("WARNING: Signals for the app may end the service: {error}");
-    }
     let command = config.command.iter().map(Into::into).collect::<Vec<_>>();
     let service = if command.is_empty() {
         bury_orphans();

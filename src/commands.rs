@@ -14,6 +14,7 @@ use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Existing, RestoreEngine, RestoreError};
+use simplebackup_engine::snapshot;
 use simplebackup_engine::store::{BackupStore, Patience, StoredBackup};
 use simplebackup_engine::text;
 
@@ -69,6 +70,8 @@ pub(crate) struct PruneArgs {
 }
 
 pub(crate) async fn back_up(config: &Config) -> Done {
+    // First: without a database not even the default folder of backups is made.
+    snapshot::inspect(&config.database)?;
     let engine = backup_engine(config, open_store(config)?, Arc::new(SystemClock));
     let progress = Progress::default();
     let bar = Bar::follow(&progress);

@@ -1,7 +1,10 @@
 //! The routes: health, status, metrics, and a backup on demand.
 //!
-//! What is no `POST` reads the status board, so that it answers even if an actor hangs. The server starts before the restore and stops last.
+//! What is no `POST` reads the status board, so that it answers even if an actor hangs. The server
+//! starts before the restore and stops last. What clients may cost it is bounded: connections, the
+//! time for a request's head, and bodies, of which none is read.
 
+mod unread;
 mod view;
 
 use std::io;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use actix::Addr;
 use actix_web::dev::Server;
 use actix_web::http::{StatusCode, header};
+use actix_web::middleware::from_fn;
 use actix_web::web::{Data, get, head, post, resource};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use simplebackup_actors::backup::BackupActor;
@@ -25,12 +29,16 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// How long a client may take to send its request's head.
+/// How long a client may take to send its request's head, and be silent between two requests.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an answer may take to be read by a client that still sends, until it is cut off.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Connections beyond this wait. Probes and scrapers need a handful; the rest is for those that
-/// open many and send nothing, until `CLIENT_TIMEOUT` ends them.
-const CONNECTIONS_MAX: usize = 1024;
+/// open many and send nothing, until `CLIENT_TIMEOUT` ends them. Each takes a file descriptor, of
+/// which a process often has 1024: backups need some too.
+const CONNECTIONS_MAX: usize = 256;
 
 /// How long the removal of the mark of a suspension may take: one request and its retries.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,6 +71,7 @@ pub(crate) fn serve(address: &str, shared: Shared) -> io::Result<Listening> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(shared.clone())
+            .wrap(from_fn(unread::leave_body_unread))
             .service(resource("/health").route(get().to(health)).route(head().to(health)))
             .service(resource("/health/ready").route(get().to(ready)).route(head().to(ready)))
             .service(resource("/health/backup-status").route(get().to(backup_status)))
@@ -75,6 +84,8 @@ pub(crate) fn serve(address: &str, shared: Shared) -> io::Result<Listening> {
     .worker_max_blocking_threads(1)
     .max_connections(CONNECTIONS_MAX)
     .client_request_timeout(CLIENT_TIMEOUT)
+    .keep_alive(CLIENT_TIMEOUT)
+    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .shutdown_timeout(0)
     // Signals are the supervisor's.
     .disable_signals()

@@ -20,7 +20,7 @@ use simplebackup_engine::lease::Lease;
 use simplebackup_engine::restore::{Fallback, RestoreEngine};
 use simplebackup_engine::store::{BackupStore, StoreError, StoreKind};
 use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonical};
-use simplebackup_engine::{LOG, preflight, sqlite};
+use simplebackup_engine::{LOG, disk, preflight, sqlite};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -249,6 +249,9 @@ fn lock_database(config: &Config) -> Result<ServiceLock, ServiceError> {
             "WARNING: {} lies on {kind}, where SQLite is not safe \
              (https://sqlite.org/useovernet.html); use a local disk", database.display()
         );
+    }
+    if let Err(error) = disk::require_for_snapshot(&database) {
+        tracing::warn!(target: LOG, "WARNING: The next backup is likely to fail: it {error}");
     }
     if let StoreChoice::BesideDatabase(store) = &config.store {
         tracing::warn!(

@@ -288,7 +288,7 @@ fn a_wrong_configuration_starts_nothing_and_exits_with_2() {
     let mut command = machine.simplebackup();
     command.env("SIMPLE_BACKUP_BACKUP_KEEP", "none");
     command.args(["run", "--simple-backup", "--schedule", "hourly", "--", "touch", "started"]);
-    let output = command.output().expect("run");
+    let output = crate::support::process::run(&mut command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(errors.contains("SIMPLE_BACKUP_BACKUP_KEEP: ") && errors.contains("--schedule: "));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use simplebackup_engine::archive::{self, Piece};
 use simplebackup_engine::backup::BackupError;
 use simplebackup_engine::blocking::Stop;
+use simplebackup_engine::disk::Disk;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, Outcome, RestoreError};
 use simplebackup_engine::store::Fault;
@@ -226,8 +227,8 @@ async fn an_archive_that_unpacks_to_more_than_it_claims_does_not_fill_the_disk()
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
     sender.send(Piece::Bytes(Bytes::from(bomb))).await.expect("room");
     sender.send(Piece::End).await.expect("room");
-    let (path, stop) = (target.clone(), Stop::default());
-    let unpacking = move || archive::unpack(receiver, &path, &stop);
+    let (path, disk, stop) = (target.clone(), Disk::of(&target), Stop::default());
+    let unpacking = move || archive::unpack(receiver, &path, &disk, &stop);
     let unpacked = tokio::task::spawn_blocking(unpacking).await.expect("no panic");
     unpacked.expect_err("it lies");
     assert!(fs::metadata(&target).expect("made").len() <= 4096);

@@ -25,8 +25,6 @@ fn time_of_a_hopeless_stop() -> Duration {
         command
             .env("MINIO_ENDPOINT", format!("http://{}", hanging.local_addr().expect("known")))
             .env("MINIO_BUCKET", "mybucket")
-            .env("MINIO_ACCESS_KEY", "key")
-            .env("MINIO_SECRET_KEY", "hush-hush")
             .env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "500ms")
             .env("SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT", "1s");
     });

@@ -36,6 +36,12 @@ mod supervision;
 // The binary as a process: its lines, its child, its signals, its exit codes.
 mod process;
 
+// Full, limited and read-only disks: what is refused, and that nothing is left behind.
+mod disk;
+
+// A folder as a store: what others may read of it, what shows of an upload.
+mod folder;
+
 // What people and machines do to a running service without meaning to.
 mod robustness;
 
@@ -44,6 +50,9 @@ mod limits;
 
 // The binary's routes, and whom it tells of a success.
 mod http;
+
+// What strangers can do to the routes, and what the binary keeps to itself.
+mod security;
 
 // Where settings come from, which wins, what is refused.
 mod config;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use simplebackup_engine::work_dir::WorkFolder;
 
 use crate::support::process::{
-    Machine, POLITE, STUBBORN, ask, assert_in_order, eventually, get, is_alive,
+    Machine, POLITE, STUBBORN, ask, assert_in_order, eventually, get, is_alive, run,
 };
 use crate::support::{db, files_in, gzip, visible_files_in};
 
@@ -215,11 +215,9 @@ fn an_unreachable_store_at_a_restore_is_fatal_and_the_app_never_starts() {
     command
         .env("MINIO_ENDPOINT", "http://127.0.0.1:9")
         .env("MINIO_BUCKET", "mybucket")
-        .env("MINIO_ACCESS_KEY", "key")
-        .env("MINIO_SECRET_KEY", "hush-hush")
         .env("SIMPLE_BACKUP_RESTORE_TIMEOUT", "1s")
         .args(["run", "--simple-backup", "--", "touch", "started"]);
-    let output = command.output().expect("run");
+    let output = run(&mut command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     let lines: Vec<_> = errors.lines().map(str::to_owned).collect();
@@ -260,7 +258,7 @@ fn a_damaged_newest_backup_is_fatal_unless_a_fallback_is_wanted() {
     let mut command = machine.simplebackup();
     command.env("SIMPLE_BACKUP_RESTORE_FALLBACK", "true");
     command.args(["run", "--simple-backup", "--", "touch", "started"]);
-    assert!(command.output().expect("run").status.success());
+    assert!(run(&mut command).status.success());
     assert!(machine.path("started").exists());
     assert_eq!(db::dump(&machine.database()), sound);
 }
@@ -330,32 +328,6 @@ fn i7_what_a_killed_service_left_is_swept_at_the_next_start() {
     let mut process = machine.serve_script("echo app is up; exec sleep 1000");
     process.wait_for_line("app is up");
     assert!(!left.exists(), "before any backup");
-}
-
-#[test]
-fn secrets_are_in_no_line_at_any_level() {
-    let secrets = ["AKIDhush", "SECRETKEYhush", "SESSIONhush", "TOKENhush", "SNITCHhush"];
-    let machine = Machine::new();
-    machine.create_database(10);
-    let mut command = machine.simplebackup();
-    command
-        .env("MINIO_ENDPOINT", "http://127.0.0.1:9")
-        .env("MINIO_BUCKET", "mybucket")
-        .env("MINIO_ACCESS_KEY", secrets[0])
-        .env("MINIO_SECRET_KEY", secrets[1])
-        .env("AWS_SESSION_TOKEN", secrets[2])
-        .env("SIMPLE_BACKUP_HTTP_TOKEN", secrets[3])
-        .env("SIMPLE_BACKUP_SNITCH_URL", format!("http://127.0.0.1:9/{}", secrets[4]))
-        .env("SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT", "1s")
-        .env("RUST_LOG", "trace")
-        .args(["run", "--simple-backup", "--", "true"]);
-    let output = command.output().expect("run");
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("Shutdown backup failed"), "{text}");
-    for secret in &secrets[1..] {
-        assert!(!text.contains(secret), "{secret} in:\n{text}");
-    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub enum BackupError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// The snapshot did not pass the check.
-    #[error("snapshot refused, nothing uploaded; the database needs repair")]
+    #[error("snapshot refused, nothing uploaded{}", .0.advice())]
     Check(#[source] CheckError),
     /// The snapshot could not be packed.
     #[error("archive could not be made from the snapshot")]

@@ -11,6 +11,7 @@ use crate::archive::{self, PIECES_IN_FLIGHT, UnpackError};
 use crate::blocking;
 use crate::check::{self, CheckError, TableRows, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
+use crate::disk::Disk;
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
@@ -50,8 +51,9 @@ impl RestoreEngine {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let path = folder.file("restored.db");
         let (held, unpacked_path) = (Arc::clone(&folder), path.clone());
+        let disk = Disk::of(target);
         let unpacking = blocking::run(deadline, move |stop| {
-            let unpacked = archive::unpack(receiver, &unpacked_path, &stop);
+            let unpacked = archive::unpack(receiver, &unpacked_path, &disk, &stop);
             drop(held);
             unpacked
         });

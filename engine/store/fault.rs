@@ -213,7 +213,7 @@ fn folder_fault(error: &object_store::Error) -> Option<Fault> {
     Some(match io.kind() {
         K::PermissionDenied | K::ReadOnlyFilesystem => Fault::FolderDenied,
         K::NotFound | K::NotADirectory => Fault::NoSuchFolder,
-        K::StorageFull | K::QuotaExceeded => Fault::FolderFull,
+        K::StorageFull | K::QuotaExceeded | K::FileTooLarge => Fault::FolderFull,
         _ => Fault::Unreachable,
     })
 }

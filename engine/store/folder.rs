@@ -1,12 +1,21 @@
 //! A folder as a store: protects from deletion and mistakes, not from losing the machine.
+//!
+//! A backup holds the whole database, so nobody else may read it, not even while it is written.
+//! [`LocalFileSystem`] leaves that to the umask, which belongs to the whole process and to the
+//! app that it starts: it lists, reads and deletes here, and we write.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use object_store::local::LocalFileSystem;
+use tokio::sync::mpsc;
 
+use super::Uploaded;
+use crate::archive::Piece;
+use crate::blocking::Stop;
 use crate::key::BackupKey;
 
 /// Makes the folder (mode 0700: it will hold copies of a database) if it is missing.
@@ -15,16 +24,57 @@ pub(super) fn make(root: &Path) -> Result<(), object_store::Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     };
-    made.map_err(|source| object_store::Error::Generic {
-        store: "folder",
-        source: Box::new(source),
-    })
+    made.map_err(as_store_error)
+}
+
+/// Presents an error of the file system as the client would, so that one place judges both.
+pub(super) fn as_store_error(source: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "folder", source: Box::new(source) }
 }
 
 /// Opens the folder.
 pub(super) fn open(root: &Path) -> Result<LocalFileSystem, object_store::Error> {
-    // A backup that a power cut takes away is none.
-    Ok(LocalFileSystem::new_with_prefix(root)?.with_fsync(true))
+    LocalFileSystem::new_with_prefix(root)
+}
+
+/// Writes the pieces to a new file (mode 0600) under another name, which becomes `key` when it is
+/// complete and durable: a backup that a power cut takes away is none.
+pub(super) fn write(
+    root: &Path,
+    key: BackupKey,
+    pieces: mpsc::Receiver<Piece>,
+    stop: &Stop,
+) -> io::Result<Uploaded> {
+    // One name for each try: the thread of an earlier one may still hang on a dead disk.
+    static TRIES: AtomicU64 = AtomicU64::new(1);
+    let staged = root.join(format!("{key}#{}", TRIES.fetch_add(1, Relaxed)));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+    let written = fill(file, pieces, stop).and_then(|written| {
+        if written == Uploaded::Complete {
+            fs::rename(&staged, root.join(key.to_string()))?;
+            File::open(root)?.sync_all()?;
+        }
+        Ok(written)
+    });
+    if !matches!(written, Ok(Uploaded::Complete)) {
+        // Err: it became the backup before the folder could not be synced; or the disk is gone,
+        // and the next run sweeps.
+        let _gone = fs::remove_file(&staged);
+    }
+    written
+}
+
+fn fill(mut file: File, mut pieces: mpsc::Receiver<Piece>, stop: &Stop) -> io::Result<Uploaded> {
+    loop {
+        match pieces.blocking_recv() {
+            _ if stop.is_set() => return Ok(Uploaded::Abandoned),
+            Some(Piece::Bytes(bytes)) => file.write_all(&bytes)?,
+            Some(Piece::End) => break,
+            None => return Ok(Uploaded::Abandoned),
+        }
+    }
+    file.sync_all()?;
+    Ok(Uploaded::Complete)
 }
 
 /// Removes the staging files (`db-backup-5.db.gz#1`) that a killed upload left. Only while the

@@ -10,8 +10,9 @@ use object_store::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoreKind, StoredBackup};
+use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, folder};
 use crate::archive::Piece;
+use crate::blocking::{self, Stop};
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
 use crate::progress::Progress;
@@ -59,7 +60,7 @@ enum Cut {
 
 impl BackupStore {
     /// Stores the pieces as one backup, visible only when complete: one PUT if they fit one part,
-    /// a multipart upload above. A failed upload is aborted.
+    /// a multipart upload above; a file of its own in a folder. A failed upload is aborted.
     pub async fn upload(
         &self,
         backup: NewBackup,
@@ -70,8 +71,15 @@ impl BackupStore {
         let fail = |error| StoreError::new(&operation, &error);
         let late = |_| StoreError::out_of_time(&operation);
         deadline.limit(self.require_folder(&operation)).await.map_err(late)??;
+        if let Some(folder) = self.folder.clone() {
+            let (sender, receiver) = mpsc::channel(1);
+            let work = move |stop: Stop| folder::write(&folder, backup.key, receiver, &stop);
+            let passing = deadline.limit(pass_on(pieces, sender));
+            let (_passed, written) = tokio::join!(passing, blocking::run(deadline, work));
+            return written.map_err(late)?.map_err(|error| fail(folder::as_store_error(error)));
+        }
         let path = self.path_of(backup.key);
-        let attributes = self.attributes(backup.metadata);
+        let attributes = attributes(backup.metadata);
         let mut parts = Parts::new(pieces, part_bytes(backup.database_bytes));
         match deadline.limit(parts.next()).await.map_err(late)? {
             Part::Early => Ok(Uploaded::Abandoned),
@@ -94,16 +102,6 @@ impl BackupStore {
                 error.map_or(Ok(Uploaded::Abandoned), Err)
             }
         }
-    }
-
-    fn attributes(&self, metadata: Vec<(String, String)>) -> Attributes {
-        if self.kind == StoreKind::Folder {
-            return Attributes::new();
-        }
-        let attribute = |(name, text): (String, String)| {
-            (Attribute::Metadata(name.into()), AttributeValue::from(text))
-        };
-        metadata.into_iter().map(attribute).collect()
     }
 
     /// Sends the archive of `backup` into `pieces`, resumed where it was cut; the count of tries
@@ -177,6 +175,25 @@ impl BackupStore {
         let text = format!("{} of {size} bytes arrived", position.offset);
         Err(Cut::Store(StoreError::with_text(operation, Fault::Unreachable, &text)))
     }
+}
+
+/// Hands pieces to a thread that may hang on a dead disk, so that it never holds up their sender,
+/// and the lock that the sender has.
+async fn pass_on(mut pieces: mpsc::Receiver<Piece>, thread: mpsc::Sender<Piece>) {
+    while let Some(piece) = pieces.recv().await {
+        let is_last = matches!(piece, Piece::End);
+        if thread.send(piece).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Makes the metadata of an object.
+fn attributes(metadata: Vec<(String, String)>) -> Attributes {
+    let attribute = |(name, text): (String, String)| {
+        (Attribute::Metadata(name.into()), AttributeValue::from(text))
+    };
+    metadata.into_iter().map(attribute).collect()
 }
 
 /// How far a download is, and of which version of the object.

@@ -1,6 +1,7 @@
 //! What several tests need: databases, stores, and a site where an engine works on both.
 
 pub(crate) mod db;
+pub(crate) mod disk;
 pub(crate) mod process;
 pub(crate) mod s3;
 pub(crate) mod script;

@@ -7,13 +7,24 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a process may take for what these tests ask of it: only a defect takes that long,
 /// however busy the machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Part of every secret that a test gives the binary, and of nothing else: whatever a process of
+/// these tests prints, on either stream, is searched for it.
+const SECRET_MARK: &str = "hush";
+
+/// The token of `POST /backup`, unless a test takes it away.
+pub(crate) const TOKEN: &str = "TOKENhush";
+
+/// The path of the snitch's address, which leads nowhere unless a test puts a server there.
+pub(crate) const SNITCH_PATH: &str = "/SNITCHhush";
 
 /// An app that leaves on SIGTERM with exit code 0.
 pub(crate) const POLITE: &str = "trap 'exit 0' TERM; echo app is up; while :; do sleep 0.05; done";
@@ -56,6 +67,9 @@ impl Machine {
             .env("SIMPLE_BACKUP_HTTP_ADDRESS", "127.0.0.1:0")
             // Next year: no test may meet a tick that it does not expect.
             .env("SIMPLE_BACKUP_BACKUP_SCHEDULE", "0 0 0 1 1 *")
+            .env("SIMPLE_BACKUP_HTTP_TOKEN", TOKEN)
+            .env("AWS_ACCESS_KEY_ID", super::s3::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", super::s3::SECRET_KEY)
             .current_dir(self.root.path())
             .stdin(Stdio::null());
         command
@@ -63,7 +77,7 @@ impl Machine {
 
     /// Runs the binary with these words to its end.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
-        self.simplebackup().args(words).output().expect("run")
+        run(self.simplebackup().args(words))
     }
 
     /// Starts a service in front of a shell script.
@@ -114,12 +128,25 @@ impl Machine {
     }
 }
 
-/// A process that runs. Dropped, it is killed.
+/// Runs a command to its end, and makes sure that it kept its secrets.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("run");
+    for printed in [&output.stdout, &output.stderr] {
+        let printed = String::from_utf8_lossy(printed);
+        assert!(!printed.contains(SECRET_MARK), "a secret was printed:\n{printed}");
+    }
+    output
+}
+
+/// A process that runs. Dropped, it is killed, and all that it printed has to be free of secrets.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
+    /// The first line with a secret. Written by the readers, read at the end.
+    betrayal: Arc<OnceLock<String>>,
 }
 
 impl Process {
@@ -132,16 +159,24 @@ impl Process {
             Box::new(child.stdout.take().expect("piped")),
             Box::new(child.stderr.take().expect("piped")),
         ];
+        let betrayal = Arc::new(OnceLock::new());
         for stream in output {
-            let sender = sender.clone();
+            let (sender, betrayal) = (sender.clone(), Arc::clone(&betrayal));
             std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines() {
+                for line in BufReader::new(stream).lines().map(|line| line.expect("UTF-8")) {
+                    if line.contains(SECRET_MARK) {
+                        betrayal.get_or_init(|| line.clone());
+                    }
                     // Err: the test has seen enough.
-                    let _unread = sender.send(line.expect("UTF-8"));
+                    let _unread = sender.send(line);
                 }
             });
         }
-        Self { child, lines, seen: Vec::new() }
+        Self { child, lines, seen: Vec::new(), betrayal }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -194,10 +229,7 @@ impl Process {
     pub(crate) fn wait_timed(mut self) -> (i32, Vec<String>, Instant) {
         let status = self.wait_for_end();
         let ended = Instant::now();
-        // The readers end with the streams, which a left-over grandchild could hold open.
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(2)) {
-            self.seen.push(line);
-        }
+        self.read_to_end();
         let code = status.code().or(status.signal().map(|signal| 128 + signal));
         (code.expect("a code or a signal"), std::mem::take(&mut self.seen), ended)
     }
@@ -207,6 +239,13 @@ impl Process {
     pub(crate) fn stop(self) -> (i32, Vec<String>) {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// The readers end with the streams, which a left-over grandchild could hold open.
+    fn read_to_end(&mut self) {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(2)) {
+            self.seen.push(line);
+        }
     }
 
     #[track_caller]
@@ -227,6 +266,11 @@ impl Drop for Process {
         // Err: it has ended.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
+        self.read_to_end();
+        // A panic during another would end the test binary without a word.
+        if let Some(line) = self.betrayal.get().filter(|_| !std::thread::panicking()) {
+            panic!("a secret was printed: {line}");
+        }
     }
 }
 

@@ -36,8 +36,8 @@ use super::script::{Gate, Script};
 
 pub(crate) const BUCKET: &str = "mybucket";
 pub(crate) const PREFIX: &str = "backups";
-pub(crate) const ACCESS_KEY: &str = "AKIDEXAMPLE";
-pub(crate) const SECRET_KEY: &str = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY";
+pub(crate) const ACCESS_KEY: &str = "AKIDhush";
+pub(crate) const SECRET_KEY: &str = "SECRETKEY-hush";
 
 /// What a client can ask of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
