@@ -24,7 +24,7 @@ use crate::retention::surplus;
 use crate::snapshot::{self, JournalMode, Snapshot, SnapshotError};
 use crate::store::{BackupStore, Patience, StoreError, StoredBackup, Uploaded};
 use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
-use crate::{LOG, text};
+use crate::{LOG, fail_point, text};
 
 /// Whole uploads that are tried, each packed anew from the same snapshot. Single requests are
 /// retried by the client before that.
@@ -163,11 +163,13 @@ impl BackupEngine {
 
         progress.enter(Stage::List, 0);
         let stored = self.store.list(deadline, Patience::FewTries).await?;
+        fail_point::reach("backup.listed");
         let newest = stored.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         let key = BackupKey::next(self.clock.now(), newest);
 
         let archive_bytes = self.upload(&run, &snapshot, key, deadline, progress).await?;
+        fail_point::reach("backup.uploaded");
         let ended_at = self.clock.now();
         tracing::info!(target: LOG, key = %key, archive_bytes, "Uploaded to {}", self.store.address(key));
 
@@ -274,6 +276,7 @@ impl BackupEngine {
             .await
             .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
             .map_err(BackupError::Check)?;
+        fail_point::reach("backup.checked");
         Ok((snapshot, verdict))
     }
 

@@ -12,6 +12,7 @@ pub mod blocking;
 pub mod check;
 pub mod clock;
 pub mod deadline;
+pub mod fail_point;
 pub mod key;
 pub mod placement;
 pub mod preflight;

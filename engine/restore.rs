@@ -27,7 +27,7 @@ use crate::progress::{Progress, Stage};
 use crate::snapshot;
 use crate::store::{BackupStore, Patience, StoredBackup};
 use crate::work_dir::{WorkFolder, canonical};
-use crate::{LOG, text};
+use crate::{LOG, fail_point, text};
 
 /// What a restore does about a newest backup that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,6 +144,7 @@ impl RestoreEngine {
         );
         progress.enter(Stage::List, 0);
         let stored = self.store.list(deadline, Patience::UntilDeadline).await?;
+        fail_point::reach("restore.listed");
         let Some(newest) = stored.last() else {
             tracing::warn!(
                 target: LOG,

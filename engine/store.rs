@@ -27,6 +27,7 @@ pub use s3::{S3Settings, install_tls};
 pub use transfer::Uploaded;
 
 use crate::deadline::Deadline;
+use crate::fail_point;
 use crate::key::BackupKey;
 
 /// What kind of place it is; log lines name it.
@@ -220,7 +221,9 @@ impl BackupStore {
                 Ok(Some(Ok(_)) | None) => {}
                 Err(_out_of_time) => refused.push((key, StoreError::out_of_time(operation))),
             }
+            fail_point::reach("backup.one_deleted");
         }
+        fail_point::reach("backup.pruned");
         refused
     }
 

@@ -30,6 +30,9 @@ mod supervision;
 // The binary as a process: its lines, its child, its signals, its exit codes.
 mod process;
 
+// SIGKILL at every step and at any moment, and what the next start makes of it.
+mod kills;
+
 // What people and machines do to a running service without meaning to.
 mod robustness;
 
