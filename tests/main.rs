@@ -30,6 +30,9 @@ mod supervision;
 // The binary as a process: its lines, its child, its signals, its exit codes.
 mod process;
 
+// Every way in which an app can end, in front of an ordinary process and of PID 1.
+mod children;
+
 // SIGKILL at every step and at any moment, and what the next start makes of it.
 mod kills;
 
