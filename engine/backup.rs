@@ -32,7 +32,7 @@ use crate::retention::Retention;
 use crate::snapshot::{self, JournalMode, Snapshot, SnapshotError};
 use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
-use crate::{LOG, text};
+use crate::{LOG, fail_point, text};
 
 /// How far ahead of the clock a backup's name may be before that is worth a warning.
 const FUTURE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
@@ -212,6 +212,7 @@ impl BackupEngine {
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
         let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
+        fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
@@ -235,6 +236,7 @@ impl BackupEngine {
         } else {
             let key = BackupKey::next(self.clock.now(), newest);
             let archive_bytes = self.upload(run, &checked, key, deadline, progress).await?;
+            fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
         };
         let ended_at = self.clock.now();
@@ -356,6 +358,7 @@ impl BackupEngine {
             .await
             .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
             .map_err(BackupError::Check)?;
+        fail_point::reach("backup.checked");
         let manifest = Manifest {
             database_bytes: snapshot.bytes,
             journal_mode: snapshot.journal_mode,

@@ -13,6 +13,7 @@ pub mod check;
 pub mod clock;
 pub mod deadline;
 pub mod disk;
+pub mod fail_point;
 pub mod instance;
 pub mod key;
 pub mod lease;

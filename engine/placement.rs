@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 
+use crate::fail_point;
 use crate::sqlite::{SIDECARS, sidecar};
 
 /// A restored file could not take its place. The database's path is as it was before; where even
@@ -67,11 +68,14 @@ pub fn place(
 ) -> Result<MadeRoom, PlaceError> {
     let synced = File::open(file).and_then(|file| file.sync_all());
     synced.map_err(|source| fail("sync of", file, source))?;
+    fail_point::reach("restore.file_synced");
     let room = take(file, database, existing, timestamp)?;
+    fail_point::reach("restore.renamed");
     if let Err(error) = sync_folder_of(database) {
         // The file is in its place, and only a power cut in the next seconds could undo that.
         tracing::warn!(target: crate::LOG, "WARNING: {}", crate::text::chain(&error));
     }
+    fail_point::reach("restore.folder_synced");
     Ok(room)
 }
 
@@ -84,6 +88,7 @@ fn take(
 ) -> Result<MadeRoom, PlaceError> {
     let mut moves = Moves::default();
     let taken = make_room(database, existing, timestamp, &mut moves).and_then(|room| {
+        fail_point::reach("restore.room_made");
         move_new(file, database)?;
         Ok(room)
     });
@@ -137,6 +142,7 @@ impl Moves {
     fn make(&mut self, from: &Path, to: &Path) -> Result<(), PlaceError> {
         move_new(from, to)?;
         self.0.push((from.to_owned(), to.to_owned()));
+        fail_point::reach("restore.one_moved_aside");
         Ok(())
     }
 

@@ -29,7 +29,7 @@ use crate::progress::{Progress, Stage};
 use crate::snapshot;
 use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{WorkFolder, canonical};
-use crate::{LOG, text};
+use crate::{LOG, fail_point, text};
 
 /// How long the release of the lease may take after a restore that failed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -225,6 +225,7 @@ impl RestoreEngine {
         );
         progress.enter(Stage::List, 0);
         let inventory = self.store.inventory(deadline, Patience::UntilDeadline).await?;
+        fail_point::reach("restore.listed");
         let stored = inventory.backups;
         let Some(newest) = stored.last() else {
             tracing::warn!(

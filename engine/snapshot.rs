@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::blocking::Stop;
 use crate::disk::{Disk, NoRoom};
+use crate::fail_point;
 use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with};
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
@@ -159,6 +160,7 @@ pub fn take(
         make_wal(target, stop).map_err(fail)?;
     }
     let bytes = fs::metadata(target).map_err(|source| unwritable(target, source))?.len();
+    fail_point::reach("backup.snapshot_taken");
     Ok(Snapshot { path: target.to_owned(), bytes, journal_mode, owner })
 }
 

@@ -32,6 +32,7 @@ pub use suspension::Suspension;
 pub use transfer::{NewBackup, Uploaded};
 
 use crate::deadline::Deadline;
+use crate::fail_point;
 use crate::instance::Instance;
 use crate::key::BackupKey;
 
@@ -289,7 +290,9 @@ impl BackupStore {
                 Ok(Some(Ok(_)) | None) => {}
                 Err(_out_of_time) => refused.push((key, StoreError::out_of_time(operation))),
             }
+            fail_point::reach("backup.one_deleted");
         }
+        fail_point::reach("backup.pruned");
         refused
     }
 

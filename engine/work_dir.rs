@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
+use crate::fail_point;
+
 const RUN_LOCK: &str = "run.lock";
 const SERVICE_LOCK: &str = "service.lock";
 
@@ -82,6 +84,7 @@ impl WorkFolder {
         let file = self.open_lock(RUN_LOCK)?;
         self.settle(file.try_lock(), &file)?;
         sign(&file);
+        fail_point::reach("backup.locked");
         Ok(RunLock { _file: file })
     }
 

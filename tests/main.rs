@@ -42,6 +42,12 @@ mod disk;
 // A folder as a store: what others may read of it, what shows of an upload.
 mod folder;
 
+// Every way in which an app can end, in front of an ordinary process and of PID 1.
+mod children;
+
+// SIGKILL at every step and at any moment, and what the next start makes of it.
+mod kills;
+
 // What people and machines do to a running service without meaning to.
 mod robustness;
 

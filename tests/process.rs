@@ -2,7 +2,6 @@
 //! code with which it ends.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -65,19 +64,6 @@ fn a_database_outlives_its_machine() {
 }
 
 #[test]
-fn the_exit_code_is_the_apps_and_the_final_backup_is_made_whatever_it_is() {
-    for (script, expected) in
-        [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
-    {
-        let machine = Machine::new();
-        machine.create_database(10);
-        let (code, lines) = machine.serve_script(script).wait();
-        assert_eq!(code, expected, "{script}\n{}", lines.join("\n"));
-        assert_eq!(machine.stored().len(), 1, "{script}");
-    }
-}
-
-#[test]
 fn sigterm_sigint_and_sighup_all_stop_in_order() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let machine = Machine::new();
@@ -98,51 +84,6 @@ fn sigterm_sigint_and_sighup_all_stop_in_order() {
         );
         assert_eq!(machine.stored().len(), 1, "{signal:?}");
     }
-}
-
-#[test]
-fn an_app_without_a_handler_for_sigterm_gives_143() {
-    let machine = Machine::new();
-    machine.create_database(10);
-    let mut process = machine.serve_script("echo app is up; exec sleep 1000");
-    process.wait_for_line("app is up");
-    assert_eq!(process.stop().0, 143);
-}
-
-#[test]
-fn a_stubborn_app_is_killed_with_its_group_before_the_final_backup() {
-    let machine = Machine::new();
-    machine.create_database(10);
-    let mut process = machine.serve_script_with(STUBBORN, |command| {
-        command.env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "500ms");
-    });
-    let grandchild = process.wait_for_pid("grandchild ");
-    assert!(is_alive(grandchild));
-    let signalled = Instant::now();
-    let (code, lines) = process.stop();
-    assert_eq!(code, 137);
-    // The default of shutdown.app_timeout would show itself.
-    assert!(signalled.elapsed() < Duration::from_secs(9), "{:?}", signalled.elapsed());
-    assert_in_order(
-        &lines,
-        &[
-            "did not leave within shutdown.app_timeout, killing it",
-            "Starting shutdown backup...",
-            "Backup completed in",
-        ],
-    );
-    assert!(!is_alive(grandchild), "it could still write");
-}
-
-#[test]
-fn what_an_app_leaves_running_is_ended_before_the_final_backup() {
-    let machine = Machine::new();
-    machine.create_database(10);
-    let mut process = machine.serve_script("sleep 1000 & echo grandchild $!; exit 0");
-    let grandchild = process.wait_for_pid("grandchild ");
-    process.wait_for_line("Backup completed in");
-    assert!(!is_alive(grandchild), "it could still write");
-    assert_eq!(process.wait().0, 0);
 }
 
 #[test]
@@ -173,26 +114,6 @@ fn a_second_signal_abandons_the_stop_and_says_what_is_missing() {
     assert!(again.elapsed() < Duration::from_secs(8));
     assert_in_order(&lines, &["second shutdown signal, abandoning", "Final backup is missing"]);
     assert_eq!(machine.stored(), [""; 0]);
-}
-
-#[test]
-fn a_missing_or_unusable_command_is_named() {
-    let machine = Machine::new();
-    machine.create_database(10);
-    let run = |command: &str| {
-        let output = machine.run(&["run", "--simple-backup", "--", command]);
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (code, errors) = run("./no-such-server");
-    assert_eq!(code, Some(127));
-    assert!(errors.contains("FATAL: command \"./no-such-server\" not found"), "{errors}");
-
-    let script = machine.path("server");
-    fs::write(&script, "#!/bin/sh\n").expect("written");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).expect("set");
-    let (code, errors) = run("./server");
-    assert_eq!(code, Some(126));
-    assert!(errors.contains("command \"./server\" cannot be executed"), "{errors}");
 }
 
 #[test]

@@ -4,8 +4,10 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use simplebackup::config::{Config, Flags, Input, SETTINGS, load, variable};
+use simplebackup_engine::fail_point;
 
 use crate::support::process::{Machine, Process, get};
 
@@ -129,6 +131,42 @@ fn no_file_has_two_subjects() {
         let lines = fs::read_to_string(&file).expect("read").lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
     }
+}
+
+/// Each step stands at one place in the code, and is one that the tests go through.
+#[test]
+fn every_fail_point_is_reached_from_one_place() {
+    let mut files = Vec::new();
+    for folder in ["src", "actors", "engine"] {
+        collect(&repository().join(folder), &mut files);
+    }
+    let texts = files.iter().map(|file| fs::read_to_string(file).expect("read"));
+    let text: String = texts.collect();
+    let calls = text.split("fail_point::reach(\"").skip(1);
+    let mut reached: Vec<_> = calls.filter_map(|rest| rest.split('"').next()).collect();
+    reached.sort_unstable();
+    let mut listed = fail_point::ALL;
+    listed.sort_unstable();
+    assert_eq!(reached, listed);
+}
+
+/// A process that a variable can kill is for tests: no build without them has the feature.
+#[test]
+fn nothing_that_is_shipped_has_fail_points() {
+    let features = |edges: &str| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["tree", "--locked", "--offline", "--workspace", "--edges", edges]);
+        let output = cargo.current_dir(repository()).output().expect("run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let name = "simplebackup-engine feature \"fail-points\"";
+    let shipped = features("features,no-dev");
+    assert!(
+        shipped.contains("simplebackup-engine feature") && !shipped.contains(name),
+        "{shipped}"
+    );
+    assert!(features("features").contains(name), "the name of the feature has changed");
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

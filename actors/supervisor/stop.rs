@@ -7,7 +7,7 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::deadline::Deadline;
-use simplebackup_engine::{LOG, text};
+use simplebackup_engine::{LOG, fail_point, text};
 
 use super::{Ended, FinalBackup, Supervisor};
 use crate::SERVER_LOG;
@@ -50,6 +50,7 @@ impl Supervisor {
                 let stopped = workers.scheduler.send(StopTicking).timeout(TICKS_TIMEOUT);
                 let _dead_or_stopped = stopped.await;
             }
+            fail_point::reach("stop.ticks_stopped");
             drain(app, app_timeout).await
         };
         ctx.spawn(wrap_future(quiesced).map(move |end, this: &mut Self, ctx| {
@@ -72,6 +73,7 @@ impl Supervisor {
 
     /// The app is gone: nothing writes any more, so this is the state to keep.
     fn drained(&mut self, cause: StopCause, app: AppEnd, ctx: &mut Context<Self>) {
+        fail_point::reach("stop.app_drained");
         let Some(protection) = self.protection.clone() else {
             let final_backup = FinalBackup::NotWanted;
             let final_deadline = Deadline::after(Duration::ZERO);
@@ -93,6 +95,7 @@ impl Supervisor {
             ask_for_final(&spare, deadline).await
         };
         ctx.spawn(wrap_future(backed_up).map(move |answer, this: &mut Self, _ctx| {
+            fail_point::reach("stop.final_backup_made");
             let final_backup = this.final_backup(&answer);
             let final_deadline = deadline;
             this.end(Ended::Stopped { cause, app, final_backup, final_deadline });

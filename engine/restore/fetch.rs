@@ -17,7 +17,7 @@ use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
 use crate::store::StoredBackup;
 use crate::work_dir::{WorkDir, WorkFolder};
-use crate::{LOG, text};
+use crate::{LOG, fail_point, text};
 
 /// A backup, downloaded, unpacked and checked, in a private folder beside its target.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ impl RestoreEngine {
     ) -> Result<CheckedFile, RestoreError> {
         let key = backup.key;
         let folder = work_dir(target.to_owned(), deadline).await?;
+        fail_point::reach("restore.folder_made");
         progress.enter(Stage::Download, backup.archive_bytes);
         tracing::info!(
             target: LOG,
@@ -70,7 +71,9 @@ impl RestoreEngine {
         };
         let bytes = fs::metadata(&path).map_err(|error| unchecked(key, error))?.len();
         tracing::info!(target: LOG, database_bytes = bytes, "Decompressed to {}", text::size(bytes));
+        fail_point::reach("restore.unpacked");
         let verdict = check_file(key, &path, bytes, &folder, deadline, progress).await?;
+        fail_point::reach("restore.checked");
         Ok(CheckedFile { path, folder, bytes, manifest, verdict })
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::Uploaded;
 use crate::archive::Piece;
 use crate::blocking::Stop;
+use crate::fail_point;
 use crate::key::BackupKey;
 
 /// Makes the folder (mode 0700: it will hold copies of a database) if it is missing.
@@ -68,12 +69,16 @@ fn fill(mut file: File, mut pieces: mpsc::Receiver<Piece>, stop: &Stop) -> io::R
     loop {
         match pieces.blocking_recv() {
             _ if stop.is_set() => return Ok(Uploaded::Abandoned),
-            Some(Piece::Bytes(bytes)) => file.write_all(&bytes)?,
+            Some(Piece::Bytes(bytes)) => {
+                file.write_all(&bytes)?;
+                fail_point::reach("backup.piece_written");
+            }
             Some(Piece::End) => break,
             None => return Ok(Uploaded::Abandoned),
         }
     }
     file.sync_all()?;
+    fail_point::reach("backup.all_pieces_written");
     Ok(Uploaded::Complete)
 }
 

@@ -14,6 +14,7 @@ use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, fol
 use crate::archive::Piece;
 use crate::blocking::{self, Stop};
 use crate::deadline::Deadline;
+use crate::fail_point;
 use crate::key::BackupKey;
 use crate::progress::Progress;
 
@@ -168,6 +169,7 @@ impl BackupStore {
             position.offset += bytes.len() as u64;
             progress.set_done(position.offset);
             pieces.send(Piece::Bytes(bytes)).await.map_err(|_closed| Cut::Unwanted)?;
+            fail_point::reach("restore.piece_received");
         }
         if position.offset == size {
             return Ok(());
@@ -274,13 +276,16 @@ async fn send_parts(
     while !flying.is_empty() {
         landed(&mut flying).await?;
     }
+    fail_point::reach("upload.all_parts_sent");
     upload.complete().await?;
     Ok(Uploaded::Complete)
 }
 
 /// Waits for one of the parts on their way.
 async fn landed(flying: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
-    match flying.join_next().await {
+    let landed = flying.join_next().await;
+    fail_point::reach("upload.part_sent");
+    match landed {
         Some(Ok(result)) => result,
         Some(Err(source)) => Err(object_store::Error::JoinError { source }),
         None => Ok(()),

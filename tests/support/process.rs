@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -184,6 +184,16 @@ impl Process {
         kill_process(pid, signal).expect("it runs");
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGKILL, unless the process is known to have ended.
+    pub(crate) fn kill(&mut self) {
+        // Err: it has ended.
+        let _ended = self.child.kill();
+    }
+
     /// Waits for a line that contains `text` and returns it.
     #[track_caller]
     pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
@@ -199,6 +209,22 @@ impl Process {
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
+            }
+        }
+    }
+
+    /// Waits for a line that contains `text`, or for the end of the output, and returns whether
+    /// there was one.
+    #[track_caller]
+    pub(crate) fn says(&mut self, text: &str) -> bool {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("silent:\n{}", self.seen.join("\n")),
+            }
+            if self.seen.last().is_some_and(|line| line.contains(text)) {
+                return true;
             }
         }
     }
@@ -226,12 +252,41 @@ impl Process {
 
     /// Does the same, and says when the end was.
     #[track_caller]
-    pub(crate) fn wait_timed(mut self) -> (i32, Vec<String>, Instant) {
+    pub(crate) fn wait_timed(self) -> (i32, Vec<String>, Instant) {
+        let (status, lines, ended) = self.wait_for_status();
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        (code.expect("a code or a signal"), lines, ended)
+    }
+
+    /// Waits for the end, which has to be by SIGKILL, and returns all lines.
+    #[track_caller]
+    pub(crate) fn wait_for_kill(self) -> Vec<String> {
+        let (status, lines, _ended) = self.wait_for_status();
+        assert_eq!(status.signal(), Some(9), "{status}, with:\n{}", lines.join("\n"));
+        lines
+    }
+
+    /// Waits for the end and returns it with all lines and its time.
+    #[track_caller]
+    pub(crate) fn wait_for_status(mut self) -> (ExitStatus, Vec<String>, Instant) {
         let status = self.wait_for_end();
         let ended = Instant::now();
         self.read_to_end();
-        let code = status.code().or(status.signal().map(|signal| 128 + signal));
-        (code.expect("a code or a signal"), std::mem::take(&mut self.seen), ended)
+        (status, std::mem::take(&mut self.seen), ended)
+    }
+
+    /// Returns whether the process ends within this time.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            if self.child.try_wait().expect("waited").is_some() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -250,12 +305,8 @@ impl Process {
 
     #[track_caller]
     fn wait_for_end(&mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = self.child.try_wait().expect("waited") {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if self.ends_within(PATIENCE) {
+            return self.child.wait().expect("waited");
         }
         panic!("still running; its output:\n{}", self.seen.join("\n"));
     }
