@@ -7,6 +7,7 @@
 mod fault;
 mod folder;
 mod retry;
+mod retry_after;
 mod s3;
 mod strict;
 mod transfer;

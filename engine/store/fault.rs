@@ -2,12 +2,17 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use object_store::client::HttpError;
 use thiserror::Error;
 
+use super::retry_after::{AskedToWait, is_for_now};
 use super::strict::{NotAList, element};
 use crate::text;
+
+/// What the client prints before the status of an answer.
+const STATUS: &str = "status code: ";
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +110,8 @@ pub struct StoreError {
     pub operation: String,
     /// The kind of failure.
     pub fault: Fault,
+    /// How long the store asked to be left alone; may be absurd.
+    pub retry_after: Option<Duration>,
     /// What the client said, fit for a log; see `presentable`.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -115,19 +122,23 @@ impl StoreError {
     pub fn new(operation: impl fmt::Display, error: &object_store::Error) -> Self {
         let fault = classify(error);
         let words = presentable(&text::chain(error));
-        Self { operation: operation.to_string(), fault, source: Some(words.into()) }
+        let asked = text::causes(error).find_map(|cause| cause.downcast_ref::<AskedToWait>());
+        let retry_after = asked.map(|asked| asked.wait);
+        Self { operation: operation.to_string(), fault, retry_after, source: Some(words.into()) }
     }
 
     /// Says that the deadline passed without an answer.
     #[must_use]
     pub fn out_of_time(operation: impl fmt::Display) -> Self {
-        Self { operation: operation.to_string(), fault: Fault::OutOfTime, source: None }
+        let (operation, fault) = (operation.to_string(), Fault::OutOfTime);
+        Self { operation, fault, retry_after: None, source: None }
     }
 
     /// Says that the store broke the rules, in our own words.
     #[must_use]
     pub fn with_text(operation: impl fmt::Display, fault: Fault, text: &str) -> Self {
-        Self { operation: operation.to_string(), fault, source: Some(text.into()) }
+        let (operation, source) = (operation.to_string(), Some(text.into()));
+        Self { operation, fault, retry_after: None, source }
     }
 }
 
@@ -167,7 +178,7 @@ pub fn classify(error: &object_store::Error) -> Fault {
             401 | 403 => Fault::AccessDenied,
             404 => Fault::NoSuchBucket,
             412 => Fault::Changed,
-            408 | 425 | 429 | 500..=599 => Fault::Busy,
+            busy if is_for_now(busy) => Fault::Busy,
             _ => Fault::Refused,
         };
     }
@@ -193,7 +204,7 @@ fn presentable(words: &str) -> String {
 
 /// Returns the status that the client printed: `status code: 503 Service Unavailable`.
 fn http_status(words: &str) -> Option<u16> {
-    let (_, after) = words.split_once("status code: ")?;
+    let (_, after) = words.split_once(STATUS)?;
     after.get(..3)?.parse().ok()
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ETAG, IF_MATCH, RANGE};
+use hyper::header::{ETAG, HeaderValue, IF_MATCH, RANGE, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -59,6 +59,8 @@ pub(crate) enum Request {
 pub(crate) enum Trouble {
     /// It is refused with this status and code, and not done.
     Refuse(u16, &'static str),
+    /// It is refused with this status and this `Retry-After`, and not done.
+    AskToWait(u16, &'static str),
     /// No answer ever.
     Hang,
     /// It waits for the test.
@@ -268,6 +270,12 @@ impl Front {
                 // Unread, it would reset the connection before the answer is there.
                 let _body = request.into_body().collect().await.map_err(io::Error::other)?;
                 Ok(refusal(status, code))
+            }
+            Some(Trouble::AskToWait(status, wait)) => {
+                let _body = request.into_body().collect().await.map_err(io::Error::other)?;
+                let mut answer = refusal(status, "SlowDown");
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(wait));
+                Ok(answer)
             }
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::Hold(gate)) => {

@@ -2,6 +2,7 @@
 //! [`ObjectStore`]; the engine under test cannot tell it from the real one.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) enum Trouble {
     Hold(Gate),
     /// A get: the connection breaks after this many bytes.
     Cut(usize),
+    /// A get: nothing more comes after this many bytes, and the connection stays.
+    Stall(usize),
     /// A get: the byte at this place of the answer arrives inverted.
     Corrupt(usize),
 }
@@ -106,7 +109,7 @@ async fn act<T>(
             gate.pass().await;
             work.await
         }
-        Some(other @ (Trouble::Cut(_) | Trouble::Corrupt(_))) => {
+        Some(other @ (Trouble::Cut(_) | Trouble::Stall(_) | Trouble::Corrupt(_))) => {
             panic!("{other:?} cannot be done to {call:?}")
         }
     }
@@ -115,6 +118,8 @@ async fn act<T>(
 /// Returns an error as the client makes it for this fault.
 fn error_of(fault: Fault, what: &str) -> Error {
     let generic = |text: &str| Error::Generic { store: "faulty", source: text.into() };
+    let of_system =
+        |kind| Error::Generic { store: "faulty", source: Box::new(std::io::Error::from(kind)) };
     let (path, source) = (what.to_owned(), Box::from(format!("planned {fault:?}")));
     match fault {
         Fault::AccessDenied => Error::PermissionDenied { path, source },
@@ -125,13 +130,10 @@ fn error_of(fault: Fault, what: &str) -> Error {
         Fault::Certificate => generic("invalid peer certificate: UnknownIssuer"),
         Fault::Busy => generic("status code: 503 Service Unavailable"),
         Fault::Refused => generic("status code: 400 Bad Request"),
-        Fault::Unreachable => {
-            let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            Error::Generic { store: "faulty", source: Box::new(reset) }
-        }
-        Fault::NoSuchFolder | Fault::FolderDenied | Fault::FolderFull => {
-            panic!("only a folder makes {fault:?}")
-        }
+        Fault::Unreachable => of_system(ErrorKind::ConnectionReset),
+        Fault::NoSuchFolder => of_system(ErrorKind::NotFound),
+        Fault::FolderDenied => of_system(ErrorKind::PermissionDenied),
+        Fault::FolderFull => of_system(ErrorKind::StorageFull),
         Fault::NotS3 | Fault::ClockSkewed => panic!("only a server makes {fault:?}"),
         Fault::OutOfTime => panic!("only a deadline makes {fault:?}; plan a Hang"),
     }
@@ -165,12 +167,16 @@ impl ObjectStore for FaultyStore {
             Some(range) => format!("{location} {range}"),
             None => location.to_string(),
         };
-        // These two change the answer on its way, the others are done to the call.
+        // These change the answer on its way, the others are done to the call.
         match self.script.enter(Call::Get, what.as_str()) {
             None => self.inner.get_opts(location, options).await,
             Some(Trouble::Cut(bytes)) => {
                 let answer = self.inner.get_opts(location, options).await?;
                 Ok(rewritten(answer, move |stream| cut(stream, bytes)))
+            }
+            Some(Trouble::Stall(bytes)) => {
+                let answer = self.inner.get_opts(location, options).await?;
+                Ok(rewritten(answer, move |stream| stall(stream, bytes)))
             }
             Some(Trouble::Corrupt(place)) => {
                 let answer = self.inner.get_opts(location, options).await?;
@@ -225,6 +231,16 @@ fn rewritten(answer: GetResult, rewrite: impl FnOnce(Answer) -> Answer) -> GetRe
 }
 
 fn cut(stream: Answer, bytes: usize) -> Answer {
+    let broken = futures::stream::once(async { Err(error_of(Fault::Unreachable, "cut")) });
+    first(stream, bytes).chain(broken).boxed()
+}
+
+fn stall(stream: Answer, bytes: usize) -> Answer {
+    first(stream, bytes).chain(futures::stream::pending()).boxed()
+}
+
+/// Returns the first bytes of an answer.
+fn first(stream: Answer, bytes: usize) -> Answer {
     let mut left = bytes;
     let whole = stream.map(move |piece| {
         let piece = piece?;
@@ -232,10 +248,8 @@ fn cut(stream: Answer, bytes: usize) -> Answer {
         left -= kept.len();
         Ok(kept)
     });
-    let broken = futures::stream::once(async { Err(error_of(Fault::Unreachable, "cut")) });
     whole
         .take_while(|piece| std::future::ready(!matches!(piece, Ok(bytes) if bytes.is_empty())))
-        .chain(broken)
         .boxed()
 }
 
