@@ -18,6 +18,9 @@ mod damage;
 // What SQLite's own rules ask of a backup and a restore: journals, settings, names, rights.
 mod sqlite_rules;
 
+// Every stage of a backup and of a restore, each with everything that can go wrong there.
+mod faults;
+
 // The S3 protocol itself, over sockets: requests, retries, refusals, certificates, deadlines.
 mod s3;
 

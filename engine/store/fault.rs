@@ -14,6 +14,10 @@ use crate::text;
 /// What the client prints before the status of an answer.
 const STATUS: &str = "status code: ";
 
+/// As many characters of what the client said as a line of a log has room for: a body of plain
+/// text, or the title of a page, may be of any length.
+const WORDS_MAX: usize = 500;
+
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -188,18 +192,25 @@ pub fn classify(error: &object_store::Error) -> Fault {
     folder_fault(error).unwrap_or(Fault::Refused)
 }
 
-/// Returns what the client said in one line, and of a body only its code and message: the client
-/// prints the whole, and AWS for one repeats the access key in it.
+/// Returns what the client said in one line, and of a document only its code and message, or the
+/// title of a page: the client prints the whole, and AWS for one repeats the access key in it.
 fn presentable(words: &str) -> String {
-    let body = words.find("<?xml").or_else(|| words.find("<Error"));
-    let said = match body {
+    // In the body of an answer only: elsewhere `<` may mean anything.
+    let status = words.find(STATUS).unwrap_or(words.len());
+    let body = words[status..].find('<').map(|at| status + at);
+    let said = match body.or_else(|| words.find("<?xml")).or_else(|| words.find("<Error")) {
         None => words.to_owned(),
         Some(start) => {
-            let parts = ["Code", "Message"].map(|name| element(words, name)).into_iter().flatten();
+            let names = ["Code", "Message", "title"];
+            let parts = names.map(|name| element(words, name)).into_iter().flatten();
             format!("{}{}", &words[..start], parts.collect::<Vec<_>>().join(": "))
         }
     };
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
 }
 
 /// Returns the status that the client printed: `status code: 503 Service Unavailable`.
@@ -241,5 +252,16 @@ mod tests {
         assert_eq!(presentable(words), expected);
         assert_eq!(presentable("two\nlines"), "two lines");
         assert_eq!(presentable("<Error>nothing known"), "");
+    }
+
+    #[test]
+    fn of_a_page_only_its_title_is_shown() {
+        let page = |head| format!("status code: 502 Bad Gateway: {head}<body>a long page</body>");
+        let titled = page("<html><head><title>\n502 at\nproxy</title></head>");
+        assert_eq!(presentable(&titled), "status code: 502 Bad Gateway: 502 at proxy");
+        assert_eq!(presentable(&page("<!DOCTYPE html>")), "status code: 502 Bad Gateway:");
+        let plain = presentable(&format!("status code: 500: {}", "\u{e9}".repeat(9000)));
+        assert_eq!(plain.chars().count(), WORDS_MAX + 3, "{plain}");
+        assert_eq!(presentable("a < b"), "a < b", "no body");
     }
 }

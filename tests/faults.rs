@@ -1,0 +1,3 @@
+//! Everything that can go wrong at a stage.
+
+mod folder;
