@@ -184,10 +184,15 @@ impl Site {
 /// Asserts that the work folder of a database holds nothing but lock files.
 #[track_caller]
 pub(crate) fn assert_no_leftovers(database: &Path) {
-    const LOCKS: [&str; 2] = ["run.lock", "service.lock"];
-    let left = files_in(WorkFolder::beside(database).path());
-    let left: Vec<_> = left.iter().filter(|name| !LOCKS.contains(&name.as_str())).collect();
+    let left = leftovers(database);
     assert!(left.is_empty(), "left in the work folder: {left:?}");
+}
+
+/// Returns what the work folder of a database holds besides lock files.
+pub(crate) fn leftovers(database: &Path) -> Vec<String> {
+    const LOCKS: [&str; 2] = ["run.lock", "service.lock"];
+    let left = files_in(WorkFolder::beside(database).path()).into_iter();
+    left.filter(|name| !LOCKS.contains(&name.as_str())).collect()
 }
 
 /// Returns the names in a folder, sorted; none for a folder that does not exist.
