@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// Makes the database so large that its archive takes two parts.
-    fn grow(&mut self) {
+    pub(super) fn grow(&mut self) {
         static LARGE: OnceLock<Vec<u8>> = OnceLock::new();
         let large = LARGE.get_or_init(|| {
             let folder = tempfile::tempdir().expect("a temporary folder");

@@ -13,7 +13,7 @@ use simplebackup_engine::work_dir::WorkFolder;
 use super::backup::{Ledger, assert_no_leftovers};
 use crate::support::script::Gate;
 use crate::support::store::{Call, Trouble};
-use crate::support::{Site, db, deadline, gzip, name};
+use crate::support::{Site, db, deadline, gzip, leftovers, name};
 
 /// What is wrong, and during what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) enum Case {
     NoWorkFolder,
     /// A backup: another process backs up the same database.
     RunElsewhere,
+    /// A backup: half of the snapshot vanishes while it is packed.
+    SnapshotShrinks,
     /// A restore: a database appears while the backup is downloaded.
     TargetAppears,
     /// A restore: a file is where the work folder has to be.
@@ -42,7 +44,7 @@ pub(super) enum Case {
     DamagedInside,
 }
 
-pub(super) const CASES: [Case; 11] = [
+pub(super) const CASES: [Case; 12] = [
     Case::Locked,
     Case::Missing,
     Case::BrokenPage,
@@ -51,6 +53,7 @@ pub(super) const CASES: [Case; 11] = [
     Case::Folder,
     Case::NoWorkFolder,
     Case::RunElsewhere,
+    Case::SnapshotShrinks,
     Case::TargetAppears,
     Case::NoWorkFolderToRestore,
     Case::DamagedInside,
@@ -65,6 +68,7 @@ pub(super) async fn check(case: Case) {
             check_restore(case, &ledger).await;
         }
         Case::DamagedInside => check_damaged(&ledger).await,
+        Case::SnapshotShrinks => check_shrinking(&mut ledger).await,
         _ => check_backup(case, &ledger).await,
     }
     assert_no_leftovers(&ledger.site);
@@ -145,6 +149,31 @@ fn mend(case: Case, site: &Site, sound: &[u8]) {
             fs::write(site.database(), sound).expect("written");
         }
     }
+}
+
+/// Never upload what a restore would refuse: the check saw another file than the archive holds.
+async fn check_shrinking(ledger: &mut Ledger) {
+    ledger.grow();
+    let (site, gate, objects) = (&ledger.site, Gate::default(), ledger.objects().await);
+    site.script().plan(Call::BeginUpload, .., Trouble::Hold(gate.clone()));
+    let shrinking = async {
+        gate.arrival().await;
+        let work = WorkFolder::beside(&site.database()).path().to_owned();
+        let snapshots = leftovers(&site.database()).into_iter();
+        let snapshots = snapshots.map(|run| work.join(run).join("snapshot.db"));
+        let [snapshot] = &snapshots.collect::<Vec<_>>()[..] else { panic!("one run") };
+        let file = fs::File::options().write(true).open(snapshot).expect("there");
+        file.set_len(file.metadata().expect("read").len() / 2).expect("cut");
+        gate.release();
+    };
+    let (refused, ()) = tokio::join!(site.back_up(), shrinking);
+    assert_eq!(site.script().fired(Call::BeginUpload), 1);
+    let refused = refused.expect_err("half a database");
+    assert!(matches!(refused, BackupError::Archive(_)), "{refused:?}");
+    let words = text::chain(&refused);
+    assert!(words.contains("of 6307840 bytes"), "{words}");
+    assert_eq!(site.script().count(Call::Abort), 1);
+    assert!(ledger.objects().await == objects, "something stored or pruned");
 }
 
 async fn check_restore(case: Case, ledger: &Ledger) {
