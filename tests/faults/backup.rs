@@ -11,17 +11,24 @@ use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::Outcome;
 use simplebackup_engine::text;
 
-use super::{Case, End, accident};
+use super::{Case, End, Stage, accident};
 use crate::support::db::Dump;
 use crate::support::process::eventually;
+use crate::support::store::Call;
 use crate::support::{START, Site, db, gunzip, leftovers, name};
 
 /// What the engine of a site keeps.
 const KEEP: usize = 3;
 
 /// Objects that are not ours, some of them nearly.
-const FOREIGN: [&str; 4] =
-    ["notes.txt", "db-backup-abc.db.gz", "old/db-backup-7.db.gz", "db-backup-5.db"];
+const FOREIGN: [&str; 6] = [
+    "notes.txt",
+    "db-backup-abc.db.gz",
+    "db-backup-007.db.gz",
+    "db-backup-+5.db.gz",
+    "db-backup-5.db",
+    "old/db-backup-7.db.gz",
+];
 
 /// A site with as many backups as are kept, and what each of them holds.
 pub(super) struct Ledger {
@@ -173,6 +180,9 @@ pub(super) async fn check(case: Case) {
     if ended.is_err() {
         let left = ledger.backups().await;
         assert!(before.iter().all(|name| left.contains(name)), "{label}: pruned without a backup");
+        let was_begun = matches!(case.stage, Stage::FirstPart | Stage::LastPart | Stage::Complete);
+        let aborts = ledger.site.script().count(Call::Abort);
+        assert!(!was_begun || aborts > 0, "{label}: parts are left in the store");
     }
     ledger.assert_next_run_succeeds(&label).await;
 }
