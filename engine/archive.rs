@@ -102,6 +102,11 @@ pub fn pack(
         done_bytes += read as u64;
         progress.set_done(done_bytes);
     }
+    // What the check saw was longer: a restore would refuse the rest of it.
+    if done_bytes != manifest.database_bytes {
+        let text = format!("{done_bytes} of {} bytes are there", manifest.database_bytes);
+        return Err(PackError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+    }
     let mut sender = gzip.finish().map_err(|_closed| PackError::Abandoned)?;
     sender.flush().map_err(|_closed| PackError::Abandoned)?;
     pieces.blocking_send(Piece::End).map_err(|_closed| PackError::Abandoned)?;

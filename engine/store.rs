@@ -8,6 +8,7 @@ mod fault;
 mod folder;
 mod record;
 mod retry;
+mod retry_after;
 mod s3;
 mod strict;
 mod suspension;

@@ -6,10 +6,11 @@
 //! the job holds on it, never by age or by process id.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -17,6 +18,9 @@ use crate::fail_point;
 
 const RUN_LOCK: &str = "run.lock";
 const SERVICE_LOCK: &str = "service.lock";
+
+/// How long a child may take from its fork to its exec, on a busy machine.
+const UNTIL_EXEC: Duration = Duration::from_millis(200);
 
 /// The folder for work on one database.
 #[derive(Debug, Clone)]
@@ -79,10 +83,10 @@ impl WorkFolder {
         &self.path
     }
 
-    /// Takes the lock that a backup run holds, or says at once who has it.
+    /// Takes the lock that a backup run holds, or says who has it.
     pub fn lock_run(&self) -> Result<RunLock, LockError> {
         let file = self.open_lock(RUN_LOCK)?;
-        self.settle(file.try_lock(), &file)?;
+        self.settle(try_lock_beside_forks(&file), &file)?;
         sign(&file);
         fail_point::reach("backup.locked");
         Ok(RunLock { _file: file })
@@ -197,10 +201,30 @@ impl WorkFolder {
     }
 }
 
+/// Takes a lock. A child that another thread of this process is just starting holds whatever we
+/// hold, for as long as it takes until its exec: so what looks like a run of our own is looked at
+/// again for a moment.
+fn try_lock_beside_forks(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + UNTIL_EXEC;
+    loop {
+        let locked = file.try_lock();
+        let is_ours = || holder(file) == signature();
+        if matches!(locked, Err(TryLockError::WouldBlock)) && is_ours() && Instant::now() < until {
+            std::thread::sleep(UNTIL_EXEC / 20);
+            continue;
+        }
+        return locked;
+    }
+}
+
+fn signature() -> String {
+    format!("process {}", std::process::id())
+}
+
 /// Writes our process id into a lock that we hold, for the message of whoever meets it. A
 /// courtesy: a full disk must not keep the lock's holder from its work.
 fn sign(mut file: &File) {
-    let _unsigned = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+    let _unsigned = file.set_len(0).and_then(|()| write!(file, "{}", signature()));
 }
 
 /// Removes the private folder of a job that no longer lives.
@@ -216,7 +240,7 @@ fn sweep_job(path: &Path) -> io::Result<()> {
 fn holder(mut file: &File) -> String {
     let mut text = String::new();
     // Only a courtesy in a message: a holder that has not signed yet is "another process".
-    let _unreadable = file.read_to_string(&mut text);
+    let _unreadable = file.rewind().and_then(|()| file.read_to_string(&mut text));
     if text.is_empty() { "another process".to_owned() } else { text }
 }
 

@@ -24,6 +24,9 @@ mod emptied;
 // Rolling deploys: which of several instances may add to the line of backups.
 mod lease;
 
+// Every stage of a backup and of a restore, each with everything that can go wrong there.
+mod faults;
+
 // The S3 protocol itself, over sockets: requests, retries, refusals, certificates, deadlines.
 mod s3;
 

@@ -3,6 +3,7 @@
 
 mod failures;
 mod lines;
+mod patience;
 
 use std::time::Duration;
 

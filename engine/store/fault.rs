@@ -2,12 +2,21 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use object_store::client::HttpError;
 use thiserror::Error;
 
+use super::retry_after::{AskedToWait, is_for_now};
 use super::strict::{NotAList, element};
 use crate::text;
+
+/// What the client prints before the status of an answer.
+const STATUS: &str = "status code: ";
+
+/// As many characters of what the client said as a line of a log has room for: a body of plain
+/// text, or the title of a page, may be of any length.
+const WORDS_MAX: usize = 500;
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +114,8 @@ pub struct StoreError {
     pub operation: String,
     /// The kind of failure.
     pub fault: Fault,
+    /// How long the store asked to be left alone; may be absurd.
+    pub retry_after: Option<Duration>,
     /// What the client said, fit for a log; see `presentable`.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -115,19 +126,23 @@ impl StoreError {
     pub fn new(operation: impl fmt::Display, error: &object_store::Error) -> Self {
         let fault = classify(error);
         let words = presentable(&text::chain(error));
-        Self { operation: operation.to_string(), fault, source: Some(words.into()) }
+        let asked = text::causes(error).find_map(|cause| cause.downcast_ref::<AskedToWait>());
+        let retry_after = asked.map(|asked| asked.wait);
+        Self { operation: operation.to_string(), fault, retry_after, source: Some(words.into()) }
     }
 
     /// Says that the deadline passed without an answer.
     #[must_use]
     pub fn out_of_time(operation: impl fmt::Display) -> Self {
-        Self { operation: operation.to_string(), fault: Fault::OutOfTime, source: None }
+        let (operation, fault) = (operation.to_string(), Fault::OutOfTime);
+        Self { operation, fault, retry_after: None, source: None }
     }
 
     /// Says that the store broke the rules, in our own words.
     #[must_use]
     pub fn with_text(operation: impl fmt::Display, fault: Fault, text: &str) -> Self {
-        Self { operation: operation.to_string(), fault, source: Some(text.into()) }
+        let (operation, source) = (operation.to_string(), Some(text.into()));
+        Self { operation, fault, retry_after: None, source }
     }
 }
 
@@ -167,7 +182,7 @@ pub fn classify(error: &object_store::Error) -> Fault {
             401 | 403 => Fault::AccessDenied,
             404 => Fault::NoSuchBucket,
             412 => Fault::Changed,
-            408 | 425 | 429 | 500..=599 => Fault::Busy,
+            busy if is_for_now(busy) => Fault::Busy,
             _ => Fault::Refused,
         };
     }
@@ -177,23 +192,30 @@ pub fn classify(error: &object_store::Error) -> Fault {
     folder_fault(error).unwrap_or(Fault::Refused)
 }
 
-/// Returns what the client said in one line, and of a body only its code and message: the client
-/// prints the whole, and AWS for one repeats the access key in it.
+/// Returns what the client said in one line, and of a document only its code and message, or the
+/// title of a page: the client prints the whole, and AWS for one repeats the access key in it.
 fn presentable(words: &str) -> String {
-    let body = words.find("<?xml").or_else(|| words.find("<Error"));
-    let said = match body {
+    // In the body of an answer only: elsewhere `<` may mean anything.
+    let status = words.find(STATUS).unwrap_or(words.len());
+    let body = words[status..].find('<').map(|at| status + at);
+    let said = match body.or_else(|| words.find("<?xml")).or_else(|| words.find("<Error")) {
         None => words.to_owned(),
         Some(start) => {
-            let parts = ["Code", "Message"].map(|name| element(words, name)).into_iter().flatten();
+            let names = ["Code", "Message", "title"];
+            let parts = names.map(|name| element(words, name)).into_iter().flatten();
             format!("{}{}", &words[..start], parts.collect::<Vec<_>>().join(": "))
         }
     };
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
 }
 
 /// Returns the status that the client printed: `status code: 503 Service Unavailable`.
 fn http_status(words: &str) -> Option<u16> {
-    let (_, after) = words.split_once("status code: ")?;
+    let (_, after) = words.split_once(STATUS)?;
     after.get(..3)?.parse().ok()
 }
 
@@ -230,5 +252,16 @@ mod tests {
         assert_eq!(presentable(words), expected);
         assert_eq!(presentable("two\nlines"), "two lines");
         assert_eq!(presentable("<Error>nothing known"), "");
+    }
+
+    #[test]
+    fn of_a_page_only_its_title_is_shown() {
+        let page = |head| format!("status code: 502 Bad Gateway: {head}<body>a long page</body>");
+        let titled = page("<html><head><title>\n502 at\nproxy</title></head>");
+        assert_eq!(presentable(&titled), "status code: 502 Bad Gateway: 502 at proxy");
+        assert_eq!(presentable(&page("<!DOCTYPE html>")), "status code: 502 Bad Gateway:");
+        let plain = presentable(&format!("status code: 500: {}", "\u{e9}".repeat(9000)));
+        assert_eq!(plain.chars().count(), WORDS_MAX + 3, "{plain}");
+        assert_eq!(presentable("a < b"), "a < b", "no body");
     }
 }

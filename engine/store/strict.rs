@@ -2,7 +2,8 @@
 //!
 //! The client takes any well-formed XML with status 200 for a list, and what is no list for an
 //! empty one: the page of a captive portal would start the app on a fresh database. It also tries
-//! a refused certificate again, which no retry can mend.
+//! a refused certificate again, which no retry can mend, and a busy store after a tenth of a
+//! second, whatever the store asks for.
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use object_store::client::{
 use thiserror::Error;
 
 use super::fault::is_certificate_problem;
+use super::retry::Patience;
+use super::retry_after::{AskedToWait, is_for_now, retry_after};
 use crate::text;
 
 /// Why an answer is no list.
@@ -45,6 +48,7 @@ struct Strict(Arc<HttpClient>);
 impl HttpService for Strict {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let query = request.uri().query().unwrap_or_default().to_owned();
+        let is_read = request.method().as_str() == "GET";
         let answer = self.0.execute(request).await.map_err(|error| {
             if is_certificate_problem(&text::chain(&error)) {
                 HttpError::new(HttpErrorKind::Unknown, error)
@@ -52,6 +56,7 @@ impl HttpService for Strict {
                 error
             }
         })?;
+        let answer = be_patient(answer, is_read).await?;
         if !query.split('&').any(|pair| pair == "list-type=2") || !answer.status().is_success() {
             return Ok(answer);
         }
@@ -61,6 +66,30 @@ impl HttpService for Strict {
             .map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
         Ok(HttpResponse::from_parts(head, HttpResponseBody::from(body)))
     }
+}
+
+/// Does what the store asks for with `Retry-After`. A read becomes an error that the client does
+/// not try again: above it somebody waits who knows the deadline. Writes, single parts among them,
+/// are tried again by the client alone, so the answer reaches it only when the wait is over.
+async fn be_patient(answer: HttpResponse, is_read: bool) -> Result<HttpResponse, HttpError> {
+    let status = answer.status();
+    let Some(wait) = retry_after(answer.headers()).filter(|_| is_for_now(status.as_u16())) else {
+        return Ok(answer);
+    };
+    if is_read {
+        let body = answer.into_body().bytes().await?;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let asked = AskedToWait { status: status.to_string(), body, wait };
+        return Err(HttpError::new(HttpErrorKind::Unknown, asked));
+    }
+    let wait = wait.min(Patience::FewTries.longest_wait());
+    tracing::warn!(
+        target: crate::LOG,
+        "WARNING: The store is busy ({status}) and asks for patience; going on in {} ms",
+        wait.as_millis()
+    );
+    tokio::time::sleep(wait).await;
+    Ok(answer)
 }
 
 /// Refuses what is no `ListBucketResult`, and one that does not say where it goes on, or says

@@ -9,6 +9,7 @@ use object_store::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, folder};
 use crate::archive::Piece;
@@ -26,6 +27,11 @@ const PARTS_MAX: u64 = 9_000;
 
 /// Parts that travel at the same time, which hides the latency of each.
 const PARTS_IN_FLIGHT: usize = 2;
+
+/// How long a download may stand still before its connection counts as broken: a peer that went
+/// without a word would hold it until the deadline. Longer than the client takes for three
+/// connections that do not come up.
+const STALLED: Duration = Duration::from_secs(20);
 
 /// How long the abort of a failed upload may take: a courtesy to the store, which forgets
 /// unfinished uploads by itself sooner or later.
@@ -153,7 +159,13 @@ impl BackupStore {
             if_match: position.e_tag.clone(),
             ..GetOptions::default()
         };
-        let answer = self.objects.get_opts(&self.path_of(key), options).await.map_err(fail)?;
+        let stalled = |_elapsed| {
+            let text = format!("no byte for {} s", STALLED.as_secs());
+            Cut::Store(StoreError::with_text(operation, Fault::Unreachable, &text))
+        };
+        let path = self.path_of(key);
+        let answer = timeout(STALLED, self.objects.get_opts(&path, options)).await;
+        let answer = answer.map_err(stalled)?.map_err(fail)?;
         let size = answer.meta.size;
         // Not every store obeys the condition.
         if position.offset > 0 && answer.meta.e_tag != position.e_tag {
@@ -163,7 +175,7 @@ impl BackupStore {
         position.e_tag.clone_from(&answer.meta.e_tag);
         let mut stream = answer.into_stream();
         while position.offset < size
-            && let Some(bytes) = stream.next().await
+            && let Some(bytes) = timeout(STALLED, stream.next()).await.map_err(stalled)?
         {
             let bytes = bytes.map_err(fail)?;
             position.offset += bytes.len() as u64;
@@ -297,7 +309,7 @@ fn part_bytes(database_bytes: u64) -> u64 {
 }
 
 async fn abort(upload: &mut dyn MultipartUpload, operation: &str) {
-    let aborted = tokio::time::timeout(ABORT_TIMEOUT, upload.abort()).await;
+    let aborted = timeout(ABORT_TIMEOUT, upload.abort()).await;
     if !matches!(aborted, Ok(Ok(()))) {
         tracing::warn!(
             target: crate::LOG,

@@ -22,7 +22,7 @@ use simplebackup_engine::fail_point;
 use super::ledger::{Ledger, write};
 use super::{KEEP, backups, steps};
 use crate::support::process::{Machine, Process};
-use crate::support::{assert_no_leftovers, db, files_in, gunzip};
+use crate::support::{assert_no_leftovers, db, gunzip, leftovers};
 
 /// Kills of the service, unless the environment wants more.
 const KILLS: usize = 200;
@@ -254,9 +254,8 @@ impl<'a> Round<'a> {
     /// The app is up: the database is there, and no dead job's folder.
     fn look_at_start(&mut self, process: &Process) {
         let ours = format!("-{}-", process.id());
-        let work = files_in(&self.machine.path(".app.db.simplebackup"));
-        let left: Vec<_> =
-            work.iter().filter(|name| !name.contains(".lock") && !name.contains(&ours)).collect();
+        let mut left = leftovers(&self.machine.database());
+        left.retain(|name| !name.contains(&ours));
         assert!(left.is_empty(), "{}: not swept: {left:?}", self.name);
         self.look_at_database();
     }

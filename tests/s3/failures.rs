@@ -70,10 +70,14 @@ async fn a_bucket_that_does_not_exist_is_named_at_once() {
 async fn store_errors_are_told_apart() {
     let cases = [
         (400, "InvalidArgument", Fault::Refused, 1),
+        (400, "RequestTimeTooSkewed", Fault::ClockSkewed, 1),
         (401, "Unauthorized", Fault::AccessDenied, 1),
         (403, "AccessDenied", Fault::AccessDenied, 1),
+        (403, "RequestTimeTooSkewed", Fault::ClockSkewed, 1),
         (404, "NoSuchBucket", Fault::NoSuchBucket, 1),
+        (408, "RequestTimeout", Fault::Busy, 3),
         (412, "PreconditionFailed", Fault::Changed, 1),
+        (425, "TooEarly", Fault::Busy, 1),
         (429, "TooManyRequests", Fault::Busy, 3),
         (500, "InternalError", Fault::Busy, 3),
         (503, "SlowDown", Fault::Busy, 3),

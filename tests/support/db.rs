@@ -107,7 +107,7 @@ pub(crate) fn dump_of(connection: &Connection) -> Dump {
             let sql = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
             let mut rows = rows(connection, &sql);
             // A table without an order of its own may be read in any.
-            rows.sort_by_cached_key(|row| format!("{row:?}"));
+            rows.sort_by_cached_key(|row| row.iter().map(bytes_of).collect::<Vec<_>>());
             tables.insert(name.clone(), rows);
         }
     }
@@ -119,6 +119,14 @@ fn rows(connection: &Connection, sql: &str) -> Vec<Vec<Value>> {
     let columns = statement.column_count();
     let read = statement.query_map([], |row| (0..columns).map(|i| row.get(i)).collect());
     read.expect("queried").collect::<rusqlite::Result<_>>().expect("read")
+}
+
+/// Returns something to sort a value by, quickly also for a large one.
+fn bytes_of(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Blob(bytes) => bytes.clone(),
+        other => format!("{other:?}").into_bytes(),
+    }
 }
 
 /// Returns the value of a pragma, as text.

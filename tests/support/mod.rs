@@ -198,10 +198,15 @@ impl Site {
 /// Asserts that the work folder of a database holds nothing but what stays: locks and a name.
 #[track_caller]
 pub(crate) fn assert_no_leftovers(database: &Path) {
-    const LOCKS: [&str; 4] = ["instance", "lease-held", "run.lock", "service.lock"];
-    let left = files_in(WorkFolder::beside(database).path());
-    let left: Vec<_> = left.iter().filter(|name| !LOCKS.contains(&name.as_str())).collect();
+    let left = leftovers(database);
     assert!(left.is_empty(), "left in the work folder: {left:?}");
+}
+
+/// Returns what the work folder of a database holds besides what stays: locks and a name.
+pub(crate) fn leftovers(database: &Path) -> Vec<String> {
+    const STAYING: [&str; 4] = ["instance", "lease-held", "run.lock", "service.lock"];
+    let left = files_in(WorkFolder::beside(database).path()).into_iter();
+    left.filter(|name| !STAYING.contains(&name.as_str())).collect()
 }
 
 /// Returns the names in a folder, sorted; none for a folder that does not exist.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ETAG, IF_MATCH, RANGE};
+use hyper::header::{ETAG, HeaderValue, IF_MATCH, RANGE, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -60,6 +60,8 @@ pub(crate) enum Request {
 pub(crate) enum Trouble {
     /// It is refused with this status and code, and not done.
     Refuse(u16, &'static str),
+    /// It is refused with this status and this `Retry-After`, and not done.
+    AskToWait(u16, &'static str),
     /// No answer ever.
     Hang,
     /// It waits for the test.
@@ -180,23 +182,14 @@ impl S3Server {
         files_in(&self.folder())
     }
 
-    /// Returns the names of the objects beside the line of backups, with their instances, sorted.
-    pub(crate) fn forked(&self) -> Vec<String> {
-        let forks = self.folder().join("forks");
-        let of = |instance: String| {
-            let names = files_in(&forks.join(&instance)).into_iter();
-            names.map(move |name| format!("{instance}/{name}"))
-        };
-        files_in(&forks).into_iter().flat_map(of).collect()
-    }
-
     /// Returns how many files there are of uploads that were neither completed nor aborted.
     pub(crate) fn unfinished_uploads(&self) -> usize {
         let names = files_in(self.root.path());
         names.iter().filter(|name| name.starts_with(".upload")).count()
     }
 
-    fn folder(&self) -> PathBuf {
+    /// Returns where the objects under the prefix lie.
+    pub(crate) fn folder(&self) -> PathBuf {
         self.root.path().join(BUCKET).join(PREFIX)
     }
 }
@@ -290,6 +283,12 @@ impl Front {
                 // Unread, it would reset the connection before the answer is there.
                 let _body = request.into_body().collect().await.map_err(io::Error::other)?;
                 Ok(refusal(status, code))
+            }
+            Some(Trouble::AskToWait(status, wait)) => {
+                let _body = request.into_body().collect().await.map_err(io::Error::other)?;
+                let mut answer = refusal(status, "SlowDown");
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(wait));
+                Ok(answer)
             }
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::Hold(gate)) => {

@@ -13,6 +13,8 @@ pub(crate) struct Script<K, T>(Mutex<State<K, T>>);
 #[derive(Debug)]
 struct State<K, T> {
     log: Vec<(K, String)>,
+    /// The kinds of the calls that met trouble.
+    fired: Vec<K>,
     plans: Vec<Plan<K, T>>,
 }
 
@@ -27,7 +29,7 @@ struct Plan<K, T> {
 
 impl<K, T> Default for Script<K, T> {
     fn default() -> Self {
-        Self(Mutex::new(State { log: Vec::new(), plans: Vec::new() }))
+        Self(Mutex::new(State { log: Vec::new(), fired: Vec::new(), plans: Vec::new() }))
     }
 }
 
@@ -67,12 +69,20 @@ impl<K: Copy + PartialEq, T: Clone> Script<K, T> {
                 found = Some(plan.trouble.clone());
             }
         }
+        if found.is_some() {
+            state.fired.push(kind);
+        }
         found
     }
 
     /// Returns how many calls of a kind there were.
     pub(crate) fn count(&self, kind: K) -> usize {
         self.state().log.iter().filter(|(called, _)| *called == kind).count()
+    }
+
+    /// Returns how many calls of a kind met trouble: a plan that never fires shows nothing.
+    pub(crate) fn fired(&self, kind: K) -> usize {
+        self.state().fired.iter().filter(|fired| **fired == kind).count()
     }
 
     /// Returns the kinds of all calls, in order.

@@ -2,6 +2,7 @@
 //! [`ObjectStore`]; the engine under test cannot tell it from the real one.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UploadPart,
 };
+use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::store::Fault;
 
 use super::script::{Gate, Script};
@@ -25,7 +27,10 @@ pub(crate) enum Call {
     Put,
     /// The start of a multipart upload.
     BeginUpload,
-    PutPart,
+    /// The first part of one.
+    FirstPart,
+    /// A part after the first.
+    LaterPart,
     Complete,
     Abort,
     Delete,
@@ -36,6 +41,14 @@ pub(crate) enum Call {
 pub(crate) enum Trouble {
     /// An error that means this fault; nothing is done.
     Fail(Fault),
+    /// It is refused with this HTTP status; nothing is done.
+    Answer(u16),
+    /// A deletion or an abort: acknowledged, but not done.
+    NotDone,
+    /// A list: the newest backup is missing, as in a list that is not up to date.
+    Forget,
+    /// A list: it has a backup of this time that is gone, for the same reason.
+    Remember(i64),
     /// It is done, but the answer is lost on the way back.
     LoseAnswer,
     /// No answer ever.
@@ -44,10 +57,13 @@ pub(crate) enum Trouble {
     Delay(Duration),
     /// It waits for the test.
     Hold(Gate),
-    /// A get: the connection breaks after this many bytes.
+    /// The connection breaks after this many bytes: of a put, which is then not done, or of the
+    /// answer to a get.
     Cut(usize),
     /// A put: it is done, whatever its condition says.
     IgnoreCondition,
+    /// A get: nothing more comes after this many bytes, and the connection stays.
+    Stall(usize),
     /// A get: the byte at this place of the answer arrives inverted.
     Corrupt(usize),
 }
@@ -92,9 +108,24 @@ async fn act<T>(
     (call, what): (Call, &str),
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    match script.enter(call, what) {
+    suffer(script.enter(call, what), what, work).await
+}
+
+/// Does `work` with this trouble.
+async fn suffer<T>(
+    trouble: Option<Trouble>,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match trouble {
         None => work.await,
         Some(Trouble::Fail(fault)) => Err(error_of(fault, what)),
+        Some(Trouble::Answer(status)) => {
+            let text = format!("Server returned non-2xx status code: {status} by the script");
+            Err(Error::Generic { store: "faulty", source: text.into() })
+        }
+        // As S3 does it: what arrived of a put is thrown away.
+        Some(Trouble::Cut(_)) => Err(error_of(Fault::Unreachable, what)),
         Some(Trouble::LoseAnswer) => {
             work.await?;
             Err(error_of(Fault::Unreachable, what))
@@ -108,15 +139,15 @@ async fn act<T>(
             gate.pass().await;
             work.await
         }
-        Some(other @ (Trouble::Cut(_) | Trouble::Corrupt(_) | Trouble::IgnoreCondition)) => {
-            panic!("{other:?} cannot be done to {call:?}")
-        }
+        Some(other) => panic!("{other:?} cannot be done to this call of {what}"),
     }
 }
 
 /// Returns an error as the client makes it for this fault.
 fn error_of(fault: Fault, what: &str) -> Error {
     let generic = |text: &str| Error::Generic { store: "faulty", source: text.into() };
+    let of_system =
+        |kind| Error::Generic { store: "faulty", source: Box::new(std::io::Error::from(kind)) };
     let (path, source) = (what.to_owned(), Box::from(format!("planned {fault:?}")));
     match fault {
         Fault::AccessDenied => Error::PermissionDenied { path, source },
@@ -127,13 +158,10 @@ fn error_of(fault: Fault, what: &str) -> Error {
         Fault::Certificate => generic("invalid peer certificate: UnknownIssuer"),
         Fault::Busy => generic("status code: 503 Service Unavailable"),
         Fault::Refused => generic("status code: 400 Bad Request"),
-        Fault::Unreachable => {
-            let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            Error::Generic { store: "faulty", source: Box::new(reset) }
-        }
-        Fault::NoSuchFolder | Fault::FolderDenied | Fault::FolderFull => {
-            panic!("only a folder makes {fault:?}")
-        }
+        Fault::Unreachable => of_system(ErrorKind::ConnectionReset),
+        Fault::NoSuchFolder => of_system(ErrorKind::NotFound),
+        Fault::FolderDenied => of_system(ErrorKind::PermissionDenied),
+        Fault::FolderFull => of_system(ErrorKind::StorageFull),
         Fault::NotS3 | Fault::ClockSkewed => panic!("only a server makes {fault:?}"),
         Fault::OutOfTime => panic!("only a deadline makes {fault:?}; plan a Hang"),
     }
@@ -168,7 +196,7 @@ impl ObjectStore for FaultyStore {
         let begin = self.inner.put_multipart_opts(location, opts);
         let inner = act(&self.script, (Call::BeginUpload, location.as_ref()), begin).await?;
         let script = Arc::clone(&self.script);
-        Ok(Box::new(FaultyUpload { inner, script, name: location.to_string() }))
+        Ok(Box::new(FaultyUpload { inner, script, name: location.to_string(), parts: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -176,22 +204,21 @@ impl ObjectStore for FaultyStore {
             Some(range) => format!("{location} {range}"),
             None => location.to_string(),
         };
-        // These two change the answer on its way, the others are done to the call.
+        // These change the answer on its way, the others are done to the call.
         match self.script.enter(Call::Get, what.as_str()) {
-            None => self.inner.get_opts(location, options).await,
             Some(Trouble::Cut(bytes)) => {
                 let answer = self.inner.get_opts(location, options).await?;
                 Ok(rewritten(answer, move |stream| cut(stream, bytes)))
+            }
+            Some(Trouble::Stall(bytes)) => {
+                let answer = self.inner.get_opts(location, options).await?;
+                Ok(rewritten(answer, move |stream| stall(stream, bytes)))
             }
             Some(Trouble::Corrupt(place)) => {
                 let answer = self.inner.get_opts(location, options).await?;
                 Ok(rewritten(answer, move |stream| corrupt(stream, place)))
             }
-            Some(trouble) => {
-                let again = Script::default();
-                again.plan(Call::Get, .., trouble);
-                act(&again, (Call::Get, &what), self.inner.get_opts(location, options)).await
-            }
+            trouble => suffer(trouble, &what, self.inner.get_opts(location, options)).await,
         }
     }
 
@@ -204,8 +231,10 @@ impl ObjectStore for FaultyStore {
             let (inner, script) = (Arc::clone(&inner), Arc::clone(&script));
             async move {
                 let location = location?;
-                let delete = inner.delete(&location);
-                act(&script, (Call::Delete, location.as_ref()), delete).await?;
+                match script.enter(Call::Delete, location.as_ref()) {
+                    Some(Trouble::NotDone) => {}
+                    trouble => suffer(trouble, location.as_ref(), inner.delete(&location)).await?,
+                }
                 Ok(location)
             }
         });
@@ -218,12 +247,36 @@ impl ObjectStore for FaultyStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let what = prefix.map_or("", |prefix| prefix.as_ref());
-        act(&self.script, (Call::List, what), self.inner.list_with_delimiter(prefix)).await
+        let list = self.inner.list_with_delimiter(prefix);
+        match self.script.enter(Call::List, what) {
+            Some(Trouble::Forget) => {
+                let mut listed = list.await?;
+                listed.objects.sort_by(|a, b| a.location.cmp(&b.location));
+                let ours = |object: &ObjectMeta| is_backup(&object.location);
+                let newest = listed.objects.iter().rposition(ours).expect("a backup to forget");
+                listed.objects.remove(newest);
+                Ok(listed)
+            }
+            Some(Trouble::Remember(timestamp)) => {
+                let mut listed = list.await?;
+                let ours = |object: &&ObjectMeta| is_backup(&object.location);
+                let mut gone = listed.objects.iter().find(ours).expect("a backup").clone();
+                gone.location = Path::from(format!("{what}/{}", super::name(timestamp)));
+                listed.objects.push(gone);
+                Ok(listed)
+            }
+            trouble => suffer(trouble, what, list).await,
+        }
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+/// Returns whether an object has the name of a backup.
+fn is_backup(location: &Path) -> bool {
+    location.filename().is_some_and(|name| BackupKey::parse(name).is_some())
 }
 
 type Answer = BoxStream<'static, Result<Bytes>>;
@@ -236,6 +289,16 @@ fn rewritten(answer: GetResult, rewrite: impl FnOnce(Answer) -> Answer) -> GetRe
 }
 
 fn cut(stream: Answer, bytes: usize) -> Answer {
+    let broken = futures::stream::once(async { Err(error_of(Fault::Unreachable, "cut")) });
+    first(stream, bytes).chain(broken).boxed()
+}
+
+fn stall(stream: Answer, bytes: usize) -> Answer {
+    first(stream, bytes).chain(futures::stream::pending()).boxed()
+}
+
+/// Returns the first bytes of an answer.
+fn first(stream: Answer, bytes: usize) -> Answer {
     let mut left = bytes;
     let whole = stream.map(move |piece| {
         let piece = piece?;
@@ -243,10 +306,8 @@ fn cut(stream: Answer, bytes: usize) -> Answer {
         left -= kept.len();
         Ok(kept)
     });
-    let broken = futures::stream::once(async { Err(error_of(Fault::Unreachable, "cut")) });
     whole
         .take_while(|piece| std::future::ready(!matches!(piece, Ok(bytes) if bytes.is_empty())))
-        .chain(broken)
         .boxed()
 }
 
@@ -268,6 +329,7 @@ struct FaultyUpload {
     inner: Box<dyn MultipartUpload>,
     script: Arc<Script<Call, Trouble>>,
     name: String,
+    parts: usize,
 }
 
 #[async_trait::async_trait]
@@ -275,7 +337,9 @@ impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (script, name) = (Arc::clone(&self.script), self.name.clone());
         let part = self.inner.put_part(data);
-        Box::pin(async move { act(&script, (Call::PutPart, &name), part).await })
+        let call = if self.parts == 0 { Call::FirstPart } else { Call::LaterPart };
+        self.parts += 1;
+        Box::pin(async move { act(&script, (call, &name), part).await })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
@@ -283,6 +347,9 @@ impl MultipartUpload for FaultyUpload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        act(&self.script, (Call::Abort, &self.name), self.inner.abort()).await
+        match self.script.enter(Call::Abort, self.name.as_str()) {
+            Some(Trouble::NotDone) => Ok(()),
+            trouble => suffer(trouble, &self.name, self.inner.abort()).await,
+        }
     }
 }
