@@ -1,6 +1,7 @@
 //! The repository about itself: what the README lists is what the code has, and no file grew
 //! two subjects.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,6 +149,36 @@ fn every_fail_point_is_reached_from_one_place() {
     let mut listed = fail_point::ALL;
     listed.sort_unstable();
     assert_eq!(reached, listed);
+}
+
+/// `i6_i8_…` attacks both.
+#[test]
+fn the_architecture_names_the_tests_of_every_invariant() {
+    let mut found = BTreeSet::new();
+    for folder in ["src", "actors", "engine", "tests"] {
+        let mut files = Vec::new();
+        collect(&repository().join(folder), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).expect("read");
+            let file = file.strip_prefix(repository()).expect("inside").display().to_string();
+            for name in text.split("fn ").filter_map(|rest| rest.split('(').next()) {
+                let numbers =
+                    name.split('_').map_while(|word| word.strip_prefix('i')?.parse().ok());
+                found.extend(numbers.map(|number: u8| (number, file.clone())));
+            }
+        }
+    }
+    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("read");
+    let mut named = BTreeSet::new();
+    for row in rows(&text) {
+        let Some(number) = row[0].strip_prefix('I').and_then(|number| number.parse().ok()) else {
+            continue;
+        };
+        named.extend(row[1].split(", ").map(|file| (number, file.trim_matches('`').to_owned())));
+    }
+    assert_eq!(named, found);
+    let numbers: BTreeSet<_> = named.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=10).collect());
 }
 
 /// A process that a variable can kill is for tests: no build without them has the feature.
