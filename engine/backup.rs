@@ -158,13 +158,14 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
-        let checked = self.make_snapshot(&run, deadline, progress).await?;
+        let mut checked = self.make_snapshot(&run, deadline, progress).await?;
 
         progress.enter(Stage::List, 0);
         let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
+        checked.manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
         // First of all: a mark that comes too late is one that a kill can prevent.
         let suspension = match inventory.suspension {
             None => self.suspend_after_loss(&before, &checked.manifest, deadline).await?,
@@ -197,7 +198,7 @@ impl BackupEngine {
         }
         let pruned = match (&suspension, before) {
             (Some(suspension), _) => prune::spare(stored, suspension),
-            (None, Before::Unread(error)) => prune::put_off(stored, &error),
+            (None, Before::Unread(_, error)) => prune::put_off(stored, &error),
             (None, _) => self.prune_surplus(stored, deadline).await,
         };
         Ok(BackupReport {
@@ -311,6 +312,7 @@ impl BackupEngine {
             owner: snapshot.owner,
             contents: Some(contents.clone()),
             instance: Some(run.instance.clone()),
+            uncompared_with: None,
         };
         Ok(Checked { snapshot, verdict, contents, manifest })
     }
