@@ -207,7 +207,7 @@ impl BackupEngine {
     async fn store_snapshot(
         &self,
         run: &Arc<Run>,
-        checked: Checked,
+        mut checked: Checked,
         started: Instant,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
@@ -216,6 +216,7 @@ impl BackupEngine {
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
+        checked.manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
         // First of all: a mark that comes too late is one that a kill can prevent.
         let suspension = match inventory.suspension {
             None => self.suspend_after_loss(&before, &checked.manifest, deadline).await?,
@@ -249,7 +250,7 @@ impl BackupEngine {
         }
         let pruned = match (&suspension, before) {
             (Some(suspension), _) => prune::spare(stored, suspension),
-            (None, Before::Unread(error)) => prune::put_off(stored, &error),
+            (None, Before::Unread(_, error)) => prune::put_off(stored, &error),
             (None, _) => self.prune_surplus(stored, deadline).await,
         };
         Ok(BackupReport {
@@ -365,6 +366,7 @@ impl BackupEngine {
             owner: snapshot.owner,
             contents: Some(contents.clone()),
             instance: Some(run.instance.clone()),
+            uncompared_with: None,
         };
         Ok(Checked { snapshot, verdict, contents, manifest })
     }

@@ -39,6 +39,10 @@ pub struct Manifest {
     pub contents: Option<Contents>,
     /// Which installation made it.
     pub instance: Option<Instance>,
+    /// The timestamp of the backup before, if it could not be read and this one could therefore
+    /// not be compared with it: whoever comes next, after a restart too, compares with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncompared_with: Option<u64>,
 }
 
 /// What a database holds, in numbers.
@@ -103,7 +107,7 @@ impl Hash {
 
 impl Manifest {
     /// Returns the name and the text of each entry for an object's metadata: `database-bytes`,
-    /// `journal-mode`, `tables`, `rows`, `sha256`, `instance`.
+    /// `journal-mode`, `tables`, `rows`, `sha256`, `instance`, and `uncompared-with` if it applies.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, String)> {
         let fields = match serde_json::to_value(self) {
@@ -155,6 +159,7 @@ mod tests {
             owner: Owner { mode: 0o600, uid: 1, gid: 2 },
             contents: tables.map(|tables| Contents { tables, ..Contents::default() }),
             instance: None,
+            uncompared_with: None,
         }
     }
 

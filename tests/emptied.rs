@@ -117,6 +117,25 @@ async fn i1_a_backup_before_that_cannot_be_read_is_compared_with_later() {
     assert!(compared.suspension.is_some() && compared.deleted == 0, "{compared:?}");
 }
 
+/// Found by the simulation: the next process took the emptied one, stored unseen, for the measure.
+#[tokio::test]
+async fn i1_what_could_not_be_compared_is_compared_after_a_restart_too() {
+    for unread in 1..=3 {
+        let site = Site::with_database();
+        for _ in 0..3 {
+            back_up(&site, &site.backup_engine()).await;
+        }
+        db::drop_all_tables(&site.database());
+        // Another process each time: nobody remembers anything.
+        for _ in 0..unread {
+            site.script().plan(Call::Get, ..1, Trouble::Fail(Fault::AccessDenied));
+            assert_eq!(back_up(&site, &site.backup_engine()).await.deleted, 0);
+        }
+        let compared = back_up(&site, &site.backup_engine()).await;
+        assert!(compared.suspension.is_some() && compared.deleted == 0, "{compared:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_restore_says_that_the_newest_may_be_of_an_emptied_database() {
     let site = Site::with_database();

@@ -36,6 +36,9 @@ mod actors;
 // What the supervisor does about actors that die, and about an app that does as it likes.
 mod supervision;
 
+// Months of service, app, store and clock under one seed, with the invariants after each event.
+mod simulation;
+
 // The binary as a process: its lines, its child, its signals, its exit codes.
 mod process;
 

@@ -1,6 +1,6 @@
 //! The new state compared with the backup before: has it changed, and has too much gone?
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{BackupEngine, BackupError};
 use crate::LOG;
@@ -21,65 +21,58 @@ pub(super) enum Before {
     /// Its manifest.
     Known(StoredBackup, Manifest),
     /// It could not be read. Whether too much has gone cannot be told, so nothing is deleted.
-    Unread(StoreError),
+    Unread(BackupKey, StoreError),
 }
 
-/// What this process remembers from one run to the next, to spare a request.
+/// The backup that the last run of this process made, to spare a request.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<Remembered>);
-
-#[derive(Debug, Default)]
-struct Remembered {
-    /// The backup that the last run made.
-    last: Option<(StoredBackup, Manifest)>,
-    /// A backup that could not be read: the next run has to compare with this one, not with what
-    /// was stored unseen since.
-    owed: Option<BackupKey>,
-}
+pub(super) struct Memory(Mutex<Option<(StoredBackup, Manifest)>>);
 
 impl Memory {
     /// Returns what is known of the newest of `stored`, with one small request if this process
-    /// did not make it.
+    /// did not make it. One that could not be compared itself leads on to its own measure: what
+    /// was stored unseen since may be the loss.
     pub(super) async fn before(
         &self,
         store: &BackupStore,
         stored: &[StoredBackup],
         deadline: Deadline,
     ) -> Before {
-        let Some(newest) = stored.last() else { return Before::Unknown };
-        let asked = {
-            let remembered = self.remembered();
-            let owed = stored.iter().find(|backup| Some(backup.key) == remembered.owed);
-            let asked = owed.unwrap_or(newest);
-            match &remembered.last {
-                Some((backup, manifest)) if is_same_object(backup, asked) => {
-                    return Before::Known(asked.clone(), manifest.clone());
-                }
-                _ => asked,
-            }
-        };
-        let read = store.start_of(asked, HEADER_BYTES_MAX, deadline).await;
-        let mut remembered = self.remembered();
-        match read {
-            Ok(start) => {
-                remembered.owed = None;
-                archive::manifest_at(&start)
-                    .map_or(Before::Unknown, |manifest| Before::Known(asked.clone(), manifest))
-            }
-            Err(gone) if gone.fault == Fault::NotFound => Before::Unknown,
-            Err(error) => {
-                remembered.owed = Some(asked.key);
-                Before::Unread(error)
+        let Some(mut asked) = stored.last() else { return Before::Unknown };
+        loop {
+            let manifest = match self.remembered(asked) {
+                Some(manifest) => manifest,
+                None => match store.start_of(asked, HEADER_BYTES_MAX, deadline).await {
+                    Ok(start) => match archive::manifest_at(&start) {
+                        Some(manifest) => manifest,
+                        None => return Before::Unknown,
+                    },
+                    Err(gone) if gone.fault == Fault::NotFound => return Before::Unknown,
+                    Err(error) => return Before::Unread(asked.key, error),
+                },
+            };
+            let owed = manifest.uncompared_with;
+            // Older, or else a header that somebody made could lead round and round.
+            let older = stored.iter().take_while(|backup| backup.key < asked.key);
+            match older.into_iter().find(|backup| Some(backup.key.timestamp()) == owed) {
+                Some(measure) => asked = measure,
+                None => return Before::Known(asked.clone(), manifest),
             }
         }
     }
 
     pub(super) fn remember(&self, made: &StoredBackup, manifest: Manifest) {
-        self.remembered().last = Some((made.clone(), manifest));
+        *self.last() = Some((made.clone(), manifest));
+    }
+
+    fn remembered(&self, asked: &StoredBackup) -> Option<Manifest> {
+        let last = self.last();
+        let (_, manifest) = last.as_ref().filter(|(backup, _)| is_same_object(backup, asked))?;
+        Some(manifest.clone())
     }
 
     /// A panic of another run leaves nothing half-written here.
-    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+    fn last(&self) -> MutexGuard<'_, Option<(StoredBackup, Manifest)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,6 +82,14 @@ fn is_same_object(one: &StoredBackup, other: &StoredBackup) -> bool {
 }
 
 impl Before {
+    /// Returns the backup that the new one could not be compared with.
+    pub(super) fn unread(&self) -> Option<BackupKey> {
+        match self {
+            Self::Unread(key, _) => Some(*key),
+            Self::Unknown | Self::Known(..) => None,
+        }
+    }
+
     /// Returns the newest backup if it is known to hold just this.
     pub(super) fn same_as(
         &self,
