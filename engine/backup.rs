@@ -217,10 +217,9 @@ impl BackupEngine {
         self.warn_of_future(newest);
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
         // First of all: a mark that comes too late is one that a kill can prevent.
-        let suspension = match inventory.suspension {
-            None => self.suspend_after_loss(&before, &checked.manifest, deadline).await?,
-            already => already,
-        };
+        let manifest = &checked.manifest;
+        let suspension =
+            self.suspend_after_loss(&before, manifest, inventory.suspension, deadline).await?;
         let same = match self.unchanged {
             Unchanged::Skip => before.same_as(&checked.contents, newest),
             Unchanged::Upload => None,

@@ -79,6 +79,25 @@ async fn i1_a_database_that_shrinks_below_a_tenth_counts_as_emptied() {
     }
 }
 
+/// A person who confirms the first loss has to be told of the second.
+#[tokio::test]
+async fn i1_a_second_loss_is_noticed_while_the_first_is_unconfirmed() {
+    let site = Site::with_database();
+    change(&site, "CREATE TABLE filler AS SELECT hex(zeroblob(100000)) AS x");
+    back_up(&site, &site.backup_engine()).await;
+    change(&site, "DROP TABLE filler");
+    let first = back_up(&site, &site.backup_engine()).await.suspension.expect("it shrank");
+    db::drop_all_tables(&site.database());
+    for _ in 0..2 {
+        let second = back_up(&site, &site.backup_engine()).await.suspension.expect("suspended");
+        assert_eq!(second.since, first.since);
+        assert!(second.reason.starts_with(&first.reason), "{}", second.reason);
+        assert!(second.reason[first.reason.len()..].contains(" gone that "), "{}", second.reason);
+    }
+    let stored = site.get(MARK).await;
+    assert!(String::from_utf8_lossy(&stored).contains(" gone that "), "{stored:?}");
+}
+
 /// The mark comes first: stored without it, the emptied one would be the next one's measure.
 #[tokio::test]
 async fn i1_without_the_mark_an_emptied_database_is_not_stored() {

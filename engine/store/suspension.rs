@@ -22,6 +22,19 @@ pub struct Suspension {
     pub reason: String,
 }
 
+/// Between the first loss and the latest.
+const FOLLOWED_BY: &str = ", and then ";
+
+impl Suspension {
+    /// Returns the same suspension with another loss. Only the first and the latest are told, so
+    /// that the text does not grow without end.
+    #[must_use]
+    pub fn followed_by(self, loss: &str) -> Self {
+        let first = self.reason.split(FOLLOWED_BY).next().unwrap_or_default();
+        Self { reason: format!("{first}{FOLLOWED_BY}{loss}"), ..self }
+    }
+}
+
 impl BackupStore {
     /// Sets the mark; from now on each [`super::Inventory`] has it.
     pub async fn suspend_pruning(
