@@ -58,17 +58,15 @@ impl Supervisor {
         }));
     }
 
-    /// Stops a service whose app never ran: there is nothing to keep, only a lease to give back.
-    pub(super) fn stop_before_start(&mut self, ctx: &mut Context<Self>) {
+    /// Ends a service whose app never ran: there is nothing to keep, only a lease to give back.
+    pub(super) fn give_back_and_end(&mut self, ended: Ended, ctx: &mut Context<Self>) {
         let engine = self.protection.as_ref().map(|protection| protection.backup.engine.clone());
         let released = async move {
             if let Some(engine) = engine {
                 release_lease(&engine, Deadline::after(RELEASE_TIMEOUT)).await;
             }
         };
-        ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| {
-            this.end(Ended::BeforeStart);
-        }));
+        ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| this.end(ended)));
     }
 
     /// The app is gone: nothing writes any more, so this is the state to keep.

@@ -1,0 +1,35 @@
+//! The lease in a running service: what its actors give back, say and confirm.
+
+use std::time::Duration;
+
+use simplebackup_actors::app::AppError;
+use simplebackup_actors::supervisor::Ended;
+use tokio::time::Instant;
+
+use super::{WAIT, lease};
+use crate::support::service::{ScriptedApp, Service, on_paused_time, site};
+use crate::support::{Site, deadline};
+
+/// Launches a service on `site` that takes its turn.
+fn launch(site: &Site, app: ScriptedApp) -> Service {
+    Service::launch_with(site, app, |protection| {
+        let lease = Some(lease(site));
+        protection.restore.engine = site.restore_engine().with_lease(lease.clone());
+        protection.restore_timeout += WAIT;
+        protection.backup.engine = site.backup_engine().with_lease(lease);
+    })
+}
+
+#[test]
+fn an_app_that_does_not_start_keeps_nobody_waiting() {
+    on_paused_time(async {
+        let site = site();
+        let broken = ScriptedApp::obedient().on_start(|| Err(AppError::NotFound("app".into())));
+        let ended = launch(&site, broken).ended().await;
+        assert!(matches!(ended, Ended::AppFailed(_)), "{ended:?}");
+        let begun = Instant::now();
+        let next = lease(&site.another_machine()).acquire(false, deadline()).await;
+        next.expect("taken");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
+}
