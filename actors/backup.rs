@@ -13,8 +13,9 @@ use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
 use simplebackup_engine::blocking::CLEAN_UP;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::lease::Fork;
 use simplebackup_engine::progress::{Progress, Stage};
-use simplebackup_engine::store::{Patience, StoreError};
+use simplebackup_engine::store::{Inventory, Patience, StoreError};
 use simplebackup_engine::{LOG, text};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -243,10 +244,10 @@ impl Actor for BackupActor {
         if self.board.read().stored.is_some() {
             return;
         }
-        let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
+        let (engine, board) = (self.plan.engine.clone(), self.board.clone());
         actix::spawn(async move {
-            match store.inventory(Deadline::after(SURVEY_TIMEOUT), Patience::FewTries).await {
-                Ok(inventory) => board.record(&Event::StoreSurveyed(inventory)),
+            match survey(&engine, Deadline::after(SURVEY_TIMEOUT)).await {
+                Ok((inventory, fork)) => board.record(&Event::StoreSurveyed { inventory, fork }),
                 Err(error) => tracing::warn!(
                     target: LOG,
                     error = %text::chain(&error),
@@ -290,6 +291,16 @@ impl Handler<ResumePruning> for BackupActor {
             Ok(())
         })
     }
+}
+
+/// Reads what the store has of ours: in the line, or beside it.
+async fn survey(
+    engine: &BackupEngine,
+    deadline: Deadline,
+) -> Result<(Inventory, Option<Fork>), BackupError> {
+    let fork = engine.fork(deadline).await?;
+    let inventory = engine.place_of(fork.as_ref()).inventory(deadline, Patience::FewTries).await?;
+    Ok((inventory, fork))
 }
 
 /// Runs the engine. The final backup waits for another process's run instead of giving up: what

@@ -164,6 +164,12 @@ impl BackupEngine {
         &self.store
     }
 
+    /// Returns where backups lie that belong into the line, or beside it.
+    #[must_use]
+    pub fn place_of(&self, fork: Option<&Fork>) -> BackupStore {
+        fork.map_or_else(|| self.store.clone(), |fork| self.store.fork(&fork.instance))
+    }
+
     /// Makes one backup.
     ///
     /// # Errors
@@ -181,7 +187,7 @@ impl BackupEngine {
         let Some(fork) = self.fork(deadline).await? else {
             return self.store_snapshot(&run, checked, started, (deadline, progress)).await;
         };
-        let beside = Self { store: self.store.fork(&fork.instance), ..self.clone() };
+        let beside = Self { store: self.place_of(Some(&fork)), ..self.clone() };
         tracing::error!(
             target: LOG,
             "ERROR: Instance {} has the lease since {}, so this backup goes beside the line, to {}; \
@@ -195,7 +201,11 @@ impl BackupEngine {
     }
 
     /// Returns why a backup does not belong into the line now, if so.
-    async fn fork(&self, deadline: Deadline) -> Result<Option<Fork>, BackupError> {
+    ///
+    /// # Errors
+    ///
+    /// When the lease cannot be read.
+    pub async fn fork(&self, deadline: Deadline) -> Result<Option<Fork>, BackupError> {
         let Some(lease) = &self.lease else { return Ok(None) };
         Ok(match lease.standing(deadline).await? {
             Standing::Line => None,

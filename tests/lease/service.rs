@@ -6,7 +6,7 @@ use simplebackup_actors::app::AppError;
 use simplebackup_actors::supervisor::Ended;
 use tokio::time::Instant;
 
-use super::{WAIT, lease};
+use super::{WAIT, back_up, lease, start};
 use crate::support::service::{ScriptedApp, Service, on_paused_time, site};
 use crate::support::{Site, deadline};
 
@@ -20,6 +20,15 @@ fn launch(site: &Site, app: ScriptedApp) -> Service {
     })
 }
 
+/// Makes a disk from which the line has moved on, to a newer backup.
+async fn fenced_site() -> Site {
+    let old = site();
+    start(&old).await.expect("started");
+    back_up(&old).await;
+    start(&old.another_machine()).await.expect("took over");
+    old
+}
+
 #[test]
 fn an_app_that_does_not_start_keeps_nobody_waiting() {
     on_paused_time(async {
@@ -31,5 +40,22 @@ fn an_app_that_does_not_start_keeps_nobody_waiting() {
         let next = lease(&site.another_machine()).acquire(false, deadline()).await;
         next.expect("taken");
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
+}
+
+/// Not only after its first backup: that may be an hour away.
+#[test]
+fn a_start_on_a_fenced_disk_shows_it_in_the_status() {
+    on_paused_time(async {
+        let old = fenced_site().await;
+        let service = launch(&old, ScriptedApp::obedient());
+        let status = service.wait_until(|status| status.stored.is_some()).await;
+        assert!(status.fork.is_some(), "{status:?}");
+        assert_eq!(
+            (status.stored, status.last_backup),
+            (Some((0, 0)), None),
+            "not those of others"
+        );
+        service.stop().await;
     });
 }
