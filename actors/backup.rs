@@ -278,9 +278,11 @@ impl Handler<Backup> for BackupActor {
 impl Handler<ResumePruning> for BackupActor {
     type Result = ResponseFuture<Result<(), Arc<StoreError>>>;
 
-    /// Beside a run that goes on: it read the mark before, and the next one prunes.
+    /// Beside a run that goes on: it read the mark before, and the next one prunes. The mark is
+    /// the one that the status shows: a fenced instance has its own, beside the line.
     fn handle(&mut self, message: ResumePruning, _ctx: &mut Self::Context) -> Self::Result {
-        let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
+        let board = self.board.clone();
+        let store = self.plan.engine.place_of(board.read().fork.as_ref());
         Box::pin(async move {
             store.resume_pruning(message.deadline).await?;
             tracing::info!(

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use simplebackup_actors::app::AppError;
+use simplebackup_actors::messages::ResumePruning;
 use simplebackup_actors::supervisor::Ended;
+use simplebackup_engine::store::{Patience, Suspension};
 use tokio::time::Instant;
 
 use super::{WAIT, back_up, lease, start};
 use crate::support::service::{ScriptedApp, Service, on_paused_time, site};
 use crate::support::{Site, deadline};
+
+const MARK: &str = "pruning-suspended.json";
 
 /// Launches a service on `site` that takes its turn.
 fn launch(site: &Site, app: ScriptedApp) -> Service {
@@ -56,6 +60,28 @@ fn a_start_on_a_fenced_disk_shows_it_in_the_status() {
             (Some((0, 0)), None),
             "not those of others"
         );
+        service.stop().await;
+    });
+}
+
+/// Who confirms the loss of a fenced instance has not looked at the database of the line.
+#[test]
+fn i1_a_person_at_a_fenced_instance_confirms_its_own_loss_only() {
+    on_paused_time(async {
+        let old = fenced_site().await;
+        let service = launch(&old, ScriptedApp::obedient());
+        let fork = service.back_up().await.expect("made").fork.expect("fenced");
+        let beside = old.store().fork(&fork.instance);
+        let suspension = Suspension { since: fork.since, reason: "all gone".to_owned() };
+        beside.suspend_pruning(&suspension, deadline()).await.expect("set");
+        old.store().suspend_pruning(&suspension, deadline()).await.expect("set");
+
+        let resume = ResumePruning { deadline: deadline() };
+        service.is_up().await.send(resume).await.expect("it lives").expect("removed");
+
+        assert!(old.stored().await.contains(&MARK.to_owned()), "the mark of the line stays");
+        let left = beside.inventory(deadline(), Patience::FewTries).await.expect("listed");
+        assert_eq!(left.suspension, None);
         service.stop().await;
     });
 }
