@@ -243,7 +243,7 @@ impl BackupEngine {
             );
             same
         } else {
-            let key = BackupKey::next(self.clock.now(), newest);
+            let key = BackupKey::next(self.clock.now(), newest).ok_or(BackupError::NoLaterName)?;
             let archive_bytes = self.upload(run, &checked, key, deadline, progress).await?;
             fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
