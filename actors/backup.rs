@@ -13,8 +13,9 @@ use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
 use simplebackup_engine::blocking::CLEAN_UP;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::lease::Fork;
 use simplebackup_engine::progress::{Progress, Stage};
-use simplebackup_engine::store::{Patience, StoreError};
+use simplebackup_engine::store::{Inventory, Patience, StoreError};
 use simplebackup_engine::{LOG, text};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -243,10 +244,10 @@ impl Actor for BackupActor {
         if self.board.read().stored.is_some() {
             return;
         }
-        let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
+        let (engine, board) = (self.plan.engine.clone(), self.board.clone());
         actix::spawn(async move {
-            match store.inventory(Deadline::after(SURVEY_TIMEOUT), Patience::FewTries).await {
-                Ok(inventory) => board.record(&Event::StoreSurveyed(inventory)),
+            match survey(&engine, Deadline::after(SURVEY_TIMEOUT)).await {
+                Ok((inventory, fork)) => board.record(&Event::StoreSurveyed { inventory, fork }),
                 Err(error) => tracing::warn!(
                     target: LOG,
                     error = %text::chain(&error),
@@ -277,9 +278,11 @@ impl Handler<Backup> for BackupActor {
 impl Handler<ResumePruning> for BackupActor {
     type Result = ResponseFuture<Result<(), Arc<StoreError>>>;
 
-    /// Beside a run that goes on: it read the mark before, and the next one prunes.
+    /// Beside a run that goes on: it read the mark before, and the next one prunes. The mark is
+    /// the one that the status shows: a fenced instance has its own, beside the line.
     fn handle(&mut self, message: ResumePruning, _ctx: &mut Self::Context) -> Self::Result {
-        let (store, board) = (self.plan.engine.store().clone(), self.board.clone());
+        let board = self.board.clone();
+        let store = self.plan.engine.place_of(board.read().fork.as_ref());
         Box::pin(async move {
             store.resume_pruning(message.deadline).await?;
             tracing::info!(
@@ -290,6 +293,16 @@ impl Handler<ResumePruning> for BackupActor {
             Ok(())
         })
     }
+}
+
+/// Reads what the store has of ours: in the line, or beside it.
+async fn survey(
+    engine: &BackupEngine,
+    deadline: Deadline,
+) -> Result<(Inventory, Option<Fork>), BackupError> {
+    let fork = engine.fork(deadline).await?;
+    let inventory = engine.place_of(fork.as_ref()).inventory(deadline, Patience::FewTries).await?;
+    Ok((inventory, fork))
 }
 
 /// Runs the engine. The final backup waits for another process's run instead of giving up: what

@@ -72,7 +72,12 @@ pub enum Event {
     /// A run found that another process runs one: nothing is in progress here any more.
     BackupEndedElsewhere,
     /// What the store holds was read at the start.
-    StoreSurveyed(Inventory),
+    StoreSurveyed {
+        /// What it holds, of ours.
+        inventory: Inventory,
+        /// Why backups go beside the line, if they do.
+        fork: Option<Fork>,
+    },
     /// A person confirmed that a database that looked emptied is right.
     PruningResumed,
     /// The next tick is due, or there is none.
@@ -195,7 +200,7 @@ impl Status {
             }
             Event::BackupRefused { trigger } => self.counts[trigger.index()].refused += 1,
             Event::BackupEndedElsewhere => self.current = None,
-            Event::StoreSurveyed(inventory) => self.surveyed(inventory),
+            Event::StoreSurveyed { inventory, fork } => self.surveyed(inventory, fork.as_ref()),
             Event::PruningResumed => self.suspension = None,
             Event::NextTick(next) => self.next_tick = *next,
             Event::TicksMissed(count) => self.ticks_missed += count,
@@ -242,11 +247,12 @@ impl Status {
     }
 
     /// A survey is older than whatever a backup has reported since.
-    fn surveyed(&mut self, inventory: &Inventory) {
+    fn surveyed(&mut self, inventory: &Inventory, fork: Option<&Fork>) {
         if self.last_report.is_some() {
             return;
         }
         let stored = &inventory.backups;
+        self.fork = fork.cloned();
         self.suspension.clone_from(&inventory.suspension);
         self.stored = Some((stored.len(), stored.iter().map(|backup| backup.archive_bytes).sum()));
         self.last_backup = stored.last().map(|backup| LastBackup {

@@ -242,8 +242,11 @@ impl Supervisor {
         match answer {
             Ok(Ok(())) if self.phase == Phase::Running => self.start_workers(0, ctx),
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.end(Ended::AppFailed(error)),
-            Err(mailbox) => self.end(Ended::AppFailed(AppError::Failed(mailbox.to_string()))),
+            Ok(Err(error)) => self.give_back_and_end(Ended::AppFailed(error), ctx),
+            Err(mailbox) => {
+                let error = AppError::Failed(mailbox.to_string());
+                self.give_back_and_end(Ended::AppFailed(error), ctx);
+            }
         }
     }
 
@@ -300,7 +303,7 @@ impl Handler<Shutdown> for Supervisor {
             (Phase::Starting, _) => {
                 self.enter(Phase::Stopping);
                 tracing::info!(target: SERVER_LOG, "Received shutdown signal");
-                self.stop_before_start(ctx);
+                self.give_back_and_end(Ended::BeforeStart, ctx);
             }
             (Phase::Running, cause) => self.stop(cause, ctx),
             (Phase::Stopping, StopCause::Signal) if self.is_same_stop() => {}

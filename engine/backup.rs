@@ -164,6 +164,12 @@ impl BackupEngine {
         &self.store
     }
 
+    /// Returns where backups lie that belong into the line, or beside it.
+    #[must_use]
+    pub fn place_of(&self, fork: Option<&Fork>) -> BackupStore {
+        fork.map_or_else(|| self.store.clone(), |fork| self.store.fork(&fork.instance))
+    }
+
     /// Makes one backup.
     ///
     /// # Errors
@@ -181,7 +187,7 @@ impl BackupEngine {
         let Some(fork) = self.fork(deadline).await? else {
             return self.store_snapshot(&run, checked, started, (deadline, progress)).await;
         };
-        let beside = Self { store: self.store.fork(&fork.instance), ..self.clone() };
+        let beside = Self { store: self.place_of(Some(&fork)), ..self.clone() };
         tracing::error!(
             target: LOG,
             "ERROR: Instance {} has the lease since {}, so this backup goes beside the line, to {}; \
@@ -195,7 +201,11 @@ impl BackupEngine {
     }
 
     /// Returns why a backup does not belong into the line now, if so.
-    async fn fork(&self, deadline: Deadline) -> Result<Option<Fork>, BackupError> {
+    ///
+    /// # Errors
+    ///
+    /// When the lease cannot be read.
+    pub async fn fork(&self, deadline: Deadline) -> Result<Option<Fork>, BackupError> {
         let Some(lease) = &self.lease else { return Ok(None) };
         Ok(match lease.standing(deadline).await? {
             Standing::Line => None,
@@ -218,10 +228,9 @@ impl BackupEngine {
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
         checked.manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
         // First of all: a mark that comes too late is one that a kill can prevent.
-        let suspension = match inventory.suspension {
-            None => self.suspend_after_loss(&before, &checked.manifest, deadline).await?,
-            already => already,
-        };
+        let manifest = &checked.manifest;
+        let suspension =
+            self.suspend_after_loss(&before, manifest, inventory.suspension, deadline).await?;
         let same = match self.unchanged {
             Unchanged::Skip => before.same_as(&checked.contents, newest),
             Unchanged::Upload => None,
@@ -235,7 +244,7 @@ impl BackupEngine {
             );
             same
         } else {
-            let key = BackupKey::next(self.clock.now(), newest);
+            let key = BackupKey::next(self.clock.now(), newest).ok_or(BackupError::NoLaterName)?;
             let archive_bytes = self.upload(run, &checked, key, deadline, progress).await?;
             fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }

@@ -41,7 +41,12 @@ impl Instance {
                         return Ok(instance);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // InvalidData: no text at all, as a damaged disk leaves it.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+                    ) => {}
                 Err(error) => return Err(error),
             }
             let instance = Self::random()?;
@@ -99,6 +104,9 @@ mod tests {
         fs::write(one.path().join("instance"), "0123").expect("written");
         assert_ne!(Instance::of(&one).expect("named"), name);
         assert_eq!(Instance::of(&one).expect("named"), Instance::of(&one).expect("named"));
+        // A disk that was damaged: not even text.
+        fs::write(one.path().join("instance"), [0xff; 17]).expect("written");
+        assert_ne!(Instance::of(&one).expect("named"), name);
     }
 
     #[test]

@@ -31,12 +31,13 @@ impl BackupKey {
 
     /// Returns the key for a backup made at `now`: `max(now, newest + 1)`, so that two backups in
     /// one second, or a clock that went back, neither overwrite a backup nor let an older state
-    /// become the newest.
+    /// become the newest. `None` if nothing is later that would parse back: what is stored under
+    /// such a name nobody would find again.
     #[must_use]
-    pub fn next(now: DateTime<Utc>, newest: Option<Self>) -> Self {
+    pub fn next(now: DateTime<Utc>, newest: Option<Self>) -> Option<Self> {
         let now = u64::try_from(now.timestamp()).unwrap_or(0);
-        let after_newest = newest.map_or(0, |key| key.timestamp + 1);
-        Self { timestamp: now.max(after_newest) }
+        let timestamp = newest.map_or(now, |key| now.max(key.timestamp + 1));
+        (timestamp <= TIMESTAMP_MAX).then_some(Self { timestamp })
     }
 
     /// Returns the seconds since 1970 in the name.
@@ -117,16 +118,18 @@ mod tests {
     fn next_key_is_never_older_than_the_newest() {
         let at = |t: i64| DateTime::from_timestamp(t, 0).expect("in range");
         let cases = [
-            (100, None, 100),
-            (100, Some(50), 100),
-            (100, Some(99), 100),
-            (100, Some(100), 101),
-            (100, Some(500), 501),
-            (-5, None, 0),
+            (100, None, Some(100)),
+            (100, Some(50), Some(100)),
+            (100, Some(99), Some(100)),
+            (100, Some(100), Some(101)),
+            (100, Some(500), Some(501)),
+            (-5, None, Some(0)),
+            (100, Some(TIMESTAMP_MAX - 1), Some(TIMESTAMP_MAX)),
+            (100, Some(TIMESTAMP_MAX), None),
         ];
         for (now, newest, expect) in cases {
             let made = BackupKey::next(at(now), newest.map(key));
-            assert_eq!(made.timestamp(), expect, "now {now}, newest {newest:?}");
+            assert_eq!(made.map(BackupKey::timestamp), expect, "now {now}, newest {newest:?}");
         }
     }
 }

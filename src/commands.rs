@@ -84,7 +84,7 @@ pub(crate) async fn back_up(config: &Config) -> Done {
     }
     show(&format!(
         "{} ({}, database {}) in {}",
-        engine.store().address(report.key),
+        engine.place_of(report.fork.as_ref()).address(report.key),
         text::size(report.archive_bytes),
         text::size(report.database_bytes),
         text::seconds(report.took)

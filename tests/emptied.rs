@@ -10,7 +10,7 @@ use simplebackup_engine::archive;
 use simplebackup_engine::backup::{BackupEngine, BackupReport, Unchanged};
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::Outcome;
-use simplebackup_engine::store::Fault;
+use simplebackup_engine::store::{Fault, Patience};
 
 use crate::support::store::{Call, Trouble};
 use crate::support::{START, Site, db, deadline, gunzip, name};
@@ -77,6 +77,25 @@ async fn i1_a_database_that_shrinks_below_a_tenth_counts_as_emptied() {
         assert_eq!(report.suspension.is_some(), is_suspended, "{rows_left} rows left");
         assert_eq!(site.stored().await.contains(&MARK.to_owned()), is_suspended);
     }
+}
+
+/// A person who confirms the first loss has to be told of the second.
+#[tokio::test]
+async fn i1_a_second_loss_is_noticed_while_the_first_is_unconfirmed() {
+    let site = Site::with_database();
+    change(&site, "CREATE TABLE filler AS SELECT hex(zeroblob(100000)) AS x");
+    back_up(&site, &site.backup_engine()).await;
+    change(&site, "DROP TABLE filler");
+    let first = back_up(&site, &site.backup_engine()).await.suspension.expect("it shrank");
+    db::drop_all_tables(&site.database());
+    for _ in 0..2 {
+        let second = back_up(&site, &site.backup_engine()).await.suspension.expect("suspended");
+        assert_eq!(second.since, first.since);
+        assert!(second.reason.starts_with(&first.reason), "{}", second.reason);
+        assert!(second.reason[first.reason.len()..].contains(" gone that "), "{}", second.reason);
+    }
+    let stored = site.get(MARK).await;
+    assert!(String::from_utf8_lossy(&stored).contains(" gone that "), "{stored:?}");
 }
 
 /// The mark comes first: stored without it, the emptied one would be the next one's measure.
@@ -248,4 +267,22 @@ async fn i2_a_backup_of_other_bytes_than_it_promises_is_refused() {
     let chain = simplebackup_engine::text::chain(&error);
     assert!(chain.contains("damaged") && chain.contains("SHA-256"), "{chain}");
     assert!(!site.database().exists());
+}
+
+/// Anyone who may write to the store can write the mark: it must not write our log, nor fill
+/// our memory.
+#[tokio::test]
+async fn a_mark_of_someone_else_is_bounded_and_one_line() {
+    let site = Site::with_database();
+    let marked = async |text: String| {
+        site.put(MARK, text).await;
+        let inventory = site.store().inventory(deadline(), Patience::FewTries).await;
+        inventory.expect("listed").suspension.expect("suspended").reason
+    };
+    let since = "\"since\":\"2024-11-24T12:00:00Z\"";
+    let forged = format!("{{{since},\"reason\":\"a\\n[SERVER] FATAL: \\u001b[31mb\"}}");
+    assert_eq!(marked(forged).await, "a [SERVER] FATAL:  [31mb");
+    let huge = format!("{{{since},\"reason\":\"{}\"}}", "x".repeat(100_000));
+    let reason = marked(huge).await;
+    assert!(reason.starts_with("see ") && reason.ends_with(MARK), "{} bytes", reason.len());
 }

@@ -2,6 +2,7 @@
 //! either is lost. Two real processes on a real protocol are in `deploys`.
 
 mod deploys;
+mod service;
 
 use std::sync::Arc;
 use std::time::Duration;

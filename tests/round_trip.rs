@@ -107,6 +107,17 @@ async fn a_missing_database_is_an_error_and_changes_nothing() {
     assert_eq!(site.stored().await.len(), 5);
 }
 
+/// Under a later name nobody would find it again.
+#[tokio::test]
+async fn behind_the_last_name_that_there_is_nothing_is_stored() {
+    let site = Site::with_database();
+    let last = name(253_402_300_799);
+    site.put(&last, "of a clock that ran wild").await;
+    let error = site.back_up().await.expect_err("no name is left");
+    assert!(matches!(error, BackupError::NoLaterName), "{error:?}");
+    assert_eq!(site.stored().await, [last]);
+}
+
 /// `TestPerformBackup_UploadFails` of the specification.
 #[tokio::test]
 async fn i6_an_upload_that_fails_leaves_nothing_behind() {

@@ -6,6 +6,7 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::BackupReport;
+use simplebackup_engine::blocking::CLEAN_UP;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::{LOG, fail_point, text};
 
@@ -29,8 +30,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// For the backup's actor, whose stopped work is given half a second to clean up.
 const FINAL_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// For the release of a lease before the app was started, when no deadline runs.
-const RELEASE_TIMEOUT: Duration = Duration::from_millis(700);
+/// For the release of a lease before the app was started, when no deadline runs. What looks at the
+/// work folder on a hanging disk is given half a second more to clean up.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(350);
+const _: () = assert!(
+    RELEASE_TIMEOUT.as_millis() + CLEAN_UP.as_millis() <= 900,
+    "the second of invariant I5 is over, and the routes have to close after it"
+);
 
 impl Supervisor {
     /// Stops in order: ticks, app, final backup.
@@ -58,17 +64,15 @@ impl Supervisor {
         }));
     }
 
-    /// Stops a service whose app never ran: there is nothing to keep, only a lease to give back.
-    pub(super) fn stop_before_start(&mut self, ctx: &mut Context<Self>) {
+    /// Ends a service whose app never ran: there is nothing to keep, only a lease to give back.
+    pub(super) fn give_back_and_end(&mut self, ended: Ended, ctx: &mut Context<Self>) {
         let engine = self.protection.as_ref().map(|protection| protection.backup.engine.clone());
         let released = async move {
             if let Some(engine) = engine {
                 release_lease(&engine, Deadline::after(RELEASE_TIMEOUT)).await;
             }
         };
-        ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| {
-            this.end(Ended::BeforeStart);
-        }));
+        ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| this.end(ended)));
     }
 
     /// The app is gone: nothing writes any more, so this is the state to keep.

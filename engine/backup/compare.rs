@@ -110,15 +110,23 @@ impl Before {
 impl BackupEngine {
     /// Suspends pruning if so much is gone since the backup before that a mistake is likelier
     /// than a change. Without the mark no backup is made: it would be the next one's measure.
+    ///
+    /// Also while it is suspended `already`: who confirms has to know of the latest loss too.
     pub(super) async fn suspend_after_loss(
         &self,
         before: &Before,
         now: &Manifest,
+        already: Option<Suspension>,
         deadline: Deadline,
     ) -> Result<Option<Suspension>, BackupError> {
-        let Before::Known(backup, manifest) = before else { return Ok(None) };
-        let Some(reason) = now.loss_since(manifest, backup.key) else { return Ok(None) };
-        let suspension = Suspension { since: self.clock.now(), reason };
+        let Before::Known(backup, manifest) = before else { return Ok(already) };
+        let Some(loss) = now.loss_since(manifest, backup.key) else { return Ok(already) };
+        let suspension = match already {
+            // Noticed by a run whose upload then failed.
+            Some(known) if known.reason.ends_with(&loss) => return Ok(Some(known)),
+            Some(known) => known.followed_by(&loss),
+            None => Suspension { since: self.clock.now(), reason: loss },
+        };
         self.store.suspend_pruning(&suspension, deadline).await?;
         tracing::error!(
             target: LOG,

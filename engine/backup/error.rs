@@ -34,6 +34,12 @@ pub enum BackupError {
     /// The snapshot did not pass the check.
     #[error("snapshot refused, nothing uploaded{}", .0.advice())]
     Check(#[source] CheckError),
+    /// The newest backup has the last name that there is: no clock of ours gave it.
+    #[error(
+        "no name is later than that of the newest backup, of the end of the year 9999; check this \
+         machine's clock, and delete that backup from the store"
+    )]
+    NoLaterName,
     /// The snapshot could not be packed.
     #[error("archive could not be made from the snapshot")]
     Archive(#[source] PackError),

@@ -3,6 +3,7 @@
 //! It lies in the store because that is what outlives the machine and what every instance sees,
 //! and it costs nothing: the list that each backup reads anyway shows whether it is there.
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use crate::deadline::Deadline;
 /// The name of the mark under the prefix.
 pub(super) const MARK: &str = "pruning-suspended.json";
 
+/// A larger one is not our text.
+const MARK_BYTES_MAX: u64 = 16 * 1024;
+
 /// Why nothing is deleted, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
@@ -20,6 +24,19 @@ pub struct Suspension {
     pub since: DateTime<Utc>,
     /// What was lost, in words.
     pub reason: String,
+}
+
+/// Between the first loss and the latest.
+const FOLLOWED_BY: &str = ", and then ";
+
+impl Suspension {
+    /// Returns the same suspension with another loss. Only the first and the latest are told, so
+    /// that the text does not grow without end.
+    #[must_use]
+    pub fn followed_by(self, loss: &str) -> Self {
+        let first = self.reason.split(FOLLOWED_BY).next().unwrap_or_default();
+        Self { reason: format!("{first}{FOLLOWED_BY}{loss}"), ..self }
+    }
 }
 
 impl BackupStore {
@@ -49,9 +66,16 @@ impl BackupStore {
     /// Reads the mark that a list has shown. That it is there is what counts: if its text can't
     /// be had, or is a person's own, it still holds.
     pub(super) async fn read_suspension(&self, set_at: DateTime<Utc>) -> Suspension {
-        let read = async { self.objects.get(&self.record_path(MARK)).await?.bytes().await };
-        match read.await.map(|bytes| serde_json::from_slice(&bytes)) {
-            Ok(Ok(suspension)) => suspension,
+        let read = async {
+            let answer = self.objects.get(&self.record_path(MARK)).await?;
+            // Nothing is no mark of ours either.
+            if answer.meta.size > MARK_BYTES_MAX { Ok(Bytes::new()) } else { answer.bytes().await }
+        };
+        match read.await.map(|bytes| serde_json::from_slice::<Suspension>(&bytes)) {
+            // It goes into our log: whoever may write the mark must not write lines there.
+            Ok(Ok(Suspension { since, reason })) => {
+                Suspension { since, reason: reason.replace(char::is_control, " ") }
+            }
             _ => Suspension { since: set_at, reason: format!("see {}", self.record_address(MARK)) },
         }
     }

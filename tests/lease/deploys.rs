@@ -1,6 +1,6 @@
 //! Rolling deploys with real processes on a real S3 protocol: every order of events.
 
-use crate::support::process::{Machine, POLITE, Process, get};
+use crate::support::process::{Machine, POLITE, Process, get, run};
 use crate::support::s3::{S3Server, configure};
 use crate::support::{db, files_in};
 
@@ -77,6 +77,26 @@ async fn an_old_instance_that_stays_is_fenced_and_loses_nothing() {
         again.wait_for_line("app is up");
         assert_eq!((again.stop().0, restored.stop().0), (0, 0));
         assert_eq!(forked(server), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backup_by_hand_from_a_fenced_disk_says_where_it_really_lies() {
+    with_server(|server| {
+        let (blue, green) = (Machine::new(), Machine::new());
+        blue.create_database(10);
+        let mut old = instance(&blue, server, "1s");
+        old.wait_for_line("app is up");
+        let mut new = instance(&green, server, "1s");
+        new.wait_for_line("app is up");
+        let mut by_hand = blue.simplebackup();
+        configure(&mut by_hand, server);
+        let output = run(by_hand.arg("backup").env("SIMPLE_BACKUP_LEASE_ENABLED", "true"));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.starts_with("s3://mybucket/backups/forks/"), "{printed:?}");
+        old.stop();
+        new.stop();
     })
     .await;
 }
