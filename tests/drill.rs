@@ -227,7 +227,7 @@ fn a_drill_that_hangs_ends_with_its_deadline() {
         }
         let (at, error) = service.status().last_verify_error.expect("it waited for it");
         let took = at.timestamp() - START - 1800;
-        assert!((1800..1830).contains(&took), "{took}");
+        assert!((1800..2100).contains(&took), "{took}");
         assert!(error.contains("download of s3://mybucket/backups/"), "{error}");
         site.script().heal();
         assert_stopped(&service.stop().await, &FinalBackup::Made);
