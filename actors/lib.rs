@@ -1,8 +1,9 @@
 //! Who may do what, and when: the actors of simplebackup.
 //!
 //! A [`restore::RestoreActor`] gates the [`app::AppActor`]; a [`scheduler::SchedulerActor`] sends
-//! ticks to the single [`backup::BackupActor`]; the [`supervisor::Supervisor`] starts them in
-//! order, replaces the ones that die, and turns a signal into a final backup with a deadline.
+//! ticks to the single [`backup::BackupActor`], and if wanted to a [`verify::VerifyActor`]; the
+//! [`supervisor::Supervisor`] starts them in order, replaces the ones that die, and turns a signal
+//! into a final backup with a deadline.
 //! How a backup is made is the engine's; HTTP, signals and configuration are the outside's.
 //!
 //! Start reading at [`supervisor`]. The pure parts are [`admission`] and [`schedule`].
@@ -18,6 +19,7 @@ pub mod schedule;
 pub mod scheduler;
 pub mod status;
 pub mod supervisor;
+pub mod verify;
 
 /// The tracing target of the service's own life; the text format prints it `[SERVER]`.
 pub const SERVER_LOG: &str = "server";

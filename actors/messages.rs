@@ -6,7 +6,7 @@ use actix::Message;
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::{BackupError, BackupReport};
 use simplebackup_engine::deadline::Deadline;
-use simplebackup_engine::restore::{RestoreError, Restored};
+use simplebackup_engine::restore::{DrillError, Drilled, RestoreError, Restored};
 use simplebackup_engine::store::StoreError;
 use thiserror::Error;
 
@@ -161,6 +161,42 @@ impl BackupRequestError {
             Self::InProgress { .. } | Self::InProgressElsewhere { .. } | Self::ShuttingDown
         )
     }
+}
+
+/// To the verify actor: a restore drill is due.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Drilled, VerifyRequestError>")]
+pub struct Verify {
+    /// The time in the schedule, not the time of sending.
+    pub due_at: DateTime<Utc>,
+}
+
+/// To the verify actor: end the drill that runs, and begin no other.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopVerifying;
+
+/// Why a request for a restore drill brought none, or no good one.
+#[derive(Debug, Clone, Error)]
+pub enum VerifyRequestError {
+    /// One runs already.
+    #[error("restore drill already in progress since {since}")]
+    InProgress {
+        /// Since when it runs.
+        since: DateTime<Utc>,
+    },
+    /// It was stopped, or the actor was before: the service is, or its actors are being replaced.
+    #[error("restore drill stopped; the next one makes up for it")]
+    Stopped,
+    /// It was tried and failed.
+    #[error("{}", simplebackup_engine::text::chain(&**.0))]
+    Failed(Arc<DrillError>),
+    /// A defect of this program.
+    #[error("restore drill panicked: {0}; this is a defect, please report it")]
+    Panicked(String),
+    /// The actor went away while the request waited.
+    #[error("verify actor ended before it answered; it is being replaced")]
+    ActorGone,
 }
 
 /// Why the service is to stop.

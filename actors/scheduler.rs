@@ -1,13 +1,15 @@
-//! The actor that says when: it sends a `Tick` at each due time and awaits the reply.
+//! The actor that says when: it sends a `Tick` or a `Verify` at each due time of their schedules,
+//! and awaits the reply.
 //!
 //! Due times are wall-clock times, waits run on the monotonic clock, and the two part ways when a
 //! machine is suspended or its clock is set. So no wait is longer than a minute, the wall clock
-//! is read after each, and whatever was missed is said and made up for by one backup.
+//! is read after each, and whatever was missed is said and made up for by one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
+use actix::prelude::Request;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::LOG;
@@ -16,9 +18,12 @@ use simplebackup_engine::clock::Clock;
 use crate::CRON_LOG;
 use crate::backup::BackupActor;
 use crate::death_watch::DeathWatch;
-use crate::messages::{BackupRequestError, StartTicking, StopTicking, Tick, Trigger};
+use crate::messages::{
+    BackupRequestError, StartTicking, StopTicking, Tick, Trigger, Verify, VerifyRequestError,
+};
 use crate::schedule::Schedule;
 use crate::status::{Event, StatusBoard};
+use crate::verify::{self, VerifyActor};
 
 /// The longest wait between two looks at the wall clock: a changed clock is noticed within it,
 /// and an idle service wakes up once a minute.
@@ -27,25 +32,31 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Sends ticks; see the module.
 #[derive(Debug)]
 pub struct SchedulerActor {
-    schedule: Schedule,
+    jobs: Vec<(Schedule, Job)>,
     clock: Arc<dyn Clock>,
-    backup: Addr<BackupActor>,
     board: StatusBoard,
-    /// The loop that waits and sends. Set by `StartTicking`, taken by `StopTicking`.
-    ticking: Option<SpawnHandle>,
+    /// The loops that wait and send, one for each job. Set by `StartTicking`, taken by
+    /// `StopTicking`.
+    ticking: Vec<SpawnHandle>,
     /// Tells the supervisor when this actor ends, however it ends.
     _death_watch: DeathWatch,
 }
 
+/// What is due at the times of a schedule, and who does it.
+#[derive(Debug, Clone)]
+pub(crate) enum Job {
+    Backup(Addr<BackupActor>),
+    Drill(Addr<VerifyActor>),
+}
+
 impl SchedulerActor {
     pub(crate) fn new(
-        schedule: Schedule,
+        jobs: Vec<(Schedule, Job)>,
         clock: Arc<dyn Clock>,
-        backup: Addr<BackupActor>,
         board: StatusBoard,
         death_watch: DeathWatch,
     ) -> Self {
-        Self { schedule, clock, backup, board, ticking: None, _death_watch: death_watch }
+        Self { jobs, clock, board, ticking: Vec::new(), _death_watch: death_watch }
     }
 }
 
@@ -57,16 +68,13 @@ impl Handler<StartTicking> for SchedulerActor {
     type Result = ();
 
     fn handle(&mut self, _message: StartTicking, ctx: &mut Self::Context) {
-        if self.ticking.is_some() {
+        if !self.ticking.is_empty() {
             return;
         }
-        let ticking = tick_forever(
-            self.schedule.clone(),
-            Arc::clone(&self.clock),
-            self.backup.clone(),
-            self.board.clone(),
-        );
-        self.ticking = Some(ctx.spawn(wrap_future(ticking)));
+        for (schedule, job) in self.jobs.clone() {
+            let ticking = tick_forever(schedule, job, Arc::clone(&self.clock), self.board.clone());
+            self.ticking.push(ctx.spawn(wrap_future(ticking)));
+        }
     }
 }
 
@@ -74,25 +82,21 @@ impl Handler<StopTicking> for SchedulerActor {
     type Result = ();
 
     fn handle(&mut self, _message: StopTicking, ctx: &mut Self::Context) {
-        if let Some(ticking) = self.ticking.take() {
+        for ticking in self.ticking.drain(..) {
             ctx.cancel_future(ticking);
         }
     }
 }
 
-async fn tick_forever(
-    schedule: Schedule,
-    clock: Arc<dyn Clock>,
-    backup: Addr<BackupActor>,
-    board: StatusBoard,
-) {
+async fn tick_forever(schedule: Schedule, job: Job, clock: Arc<dyn Clock>, board: StatusBoard) {
     loop {
         let due = schedule.next_after(clock.now());
-        board.record(&Event::NextTick(due));
+        job.announce(due, &board);
         let Some(due_at) = due else {
             tracing::warn!(
                 target: LOG,
-                "WARNING: Schedule \"{schedule}\" has no further due time: no more hourly backups"
+                "WARNING: Schedule \"{schedule}\" has no further due time: no more {}",
+                job.plural()
             );
             return;
         };
@@ -107,31 +111,90 @@ async fn tick_forever(
                 target: LOG,
                 missed,
                 "WARNING: {missed} tick{} missed since {due_at} (suspended, or the clock was set \
-                 forward); one backup now makes up for it",
-                if missed == 1 { " was" } else { "s were" }
+                 forward); one {} now makes up for it",
+                if missed == 1 { " was" } else { "s were" },
+                job.singular()
             );
             board.record(&Event::TicksMissed(missed));
         }
-        // Beside the loop: a backup that takes longer than the period must not hide the next
-        // tick, which is then refused as in progress, and says so.
-        let reply = backup.send(Tick { due_at });
-        let (clock, board) = (Arc::clone(&clock), board.clone());
-        actix::spawn(async move {
-            match reply.await {
-                Ok(Ok(_report)) => {}
-                Ok(Err(error)) if !matches!(error, BackupRequestError::ActorGone) => {
-                    log_failure(&error);
-                }
-                // Nobody else can record it: the actor died before it could.
-                Ok(Err(_)) | Err(_) => {
-                    let error = BackupRequestError::ActorGone;
-                    log_failure(&error);
-                    let (at, error) = (clock.now(), error.to_string());
-                    let (trigger, took) = (Trigger::Tick, Duration::ZERO);
-                    board.record(&Event::BackupFailed { trigger, at, took, error });
-                }
+        // Beside the loop: a job that takes longer than the period must not hide the next tick,
+        // which is then refused as in progress, and says so.
+        match &job {
+            Job::Backup(actor) => {
+                let reply = actor.send(Tick { due_at });
+                actix::spawn(await_backup(reply, Arc::clone(&clock), board.clone()));
             }
-        });
+            Job::Drill(actor) => {
+                let reply = actor.send(Verify { due_at });
+                actix::spawn(await_drill(reply, Arc::clone(&clock), board.clone()));
+            }
+        }
+    }
+}
+
+impl Job {
+    /// The status shows the next backup alone, as the specification has it.
+    fn announce(&self, due: Option<DateTime<Utc>>, board: &StatusBoard) {
+        if let Self::Backup(_) = self {
+            board.record(&Event::NextTick(due));
+        }
+    }
+
+    fn singular(&self) -> &'static str {
+        match self {
+            Self::Backup(_) => "backup",
+            Self::Drill(_) => "restore drill",
+        }
+    }
+
+    fn plural(&self) -> &'static str {
+        match self {
+            Self::Backup(_) => "hourly backups",
+            Self::Drill(_) => "restore drills",
+        }
+    }
+}
+
+async fn await_backup(
+    reply: Request<BackupActor, Tick>,
+    clock: Arc<dyn Clock>,
+    board: StatusBoard,
+) {
+    match reply.await {
+        Ok(Ok(_report)) => {}
+        Ok(Err(error)) if !matches!(error, BackupRequestError::ActorGone) => {
+            log_failure(&error);
+        }
+        // Nobody else can record it: the actor died before it could.
+        Ok(Err(_)) | Err(_) => {
+            let error = BackupRequestError::ActorGone;
+            log_failure(&error);
+            let (at, error) = (clock.now(), error.to_string());
+            let (trigger, took) = (Trigger::Tick, Duration::ZERO);
+            board.record(&Event::BackupFailed { trigger, at, took, error });
+        }
+    }
+}
+
+/// A drill that was made is in the log already; what became of a refused one is said here.
+async fn await_drill(
+    reply: Request<VerifyActor, Verify>,
+    clock: Arc<dyn Clock>,
+    board: StatusBoard,
+) {
+    match reply.await {
+        Ok(Ok(_) | Err(VerifyRequestError::Failed(_) | VerifyRequestError::Panicked(_))) => {}
+        Ok(Err(error @ VerifyRequestError::InProgress { .. })) => tracing::error!(
+            target: CRON_LOG,
+            error = %error,
+            "ERROR: {error}, skipping this one; allow more time between two (verify.schedule)"
+        ),
+        Ok(Err(error @ VerifyRequestError::Stopped)) => {
+            tracing::warn!(target: CRON_LOG, "WARNING: {error}");
+        }
+        Ok(Err(VerifyRequestError::ActorGone)) | Err(_) => {
+            verify::record_failure(&board, clock.now(), &VerifyRequestError::ActorGone);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::lease::Fork;
 use simplebackup_engine::progress::Progress;
-use simplebackup_engine::restore::{Outcome, RestoreReport};
+use simplebackup_engine::restore::{Drilled, Outcome, RestoreReport};
 use simplebackup_engine::store::{Inventory, Suspension};
 use tokio::sync::watch;
 
@@ -80,6 +80,15 @@ pub enum Event {
     },
     /// A person confirmed that a database that looked emptied is right.
     PruningResumed,
+    /// A restore drill found the newest backup sound.
+    Verified(Drilled),
+    /// A restore drill failed: a backup that is damaged, or none, or one that can't be had.
+    VerifyFailed {
+        /// When.
+        at: DateTime<Utc>,
+        /// The error in one line.
+        error: String,
+    },
     /// The next tick is due, or there is none.
     NextTick(Option<DateTime<Utc>>),
     /// Ticks went by unseen (a suspended machine, a clock set forward).
@@ -175,6 +184,10 @@ pub struct Status {
     pub suspension: Option<Suspension>,
     /// Why backups go beside the line, if they do.
     pub fork: Option<Fork>,
+    /// The last restore drill of this process that went well.
+    pub last_verified: Option<Drilled>,
+    /// When the last one that failed did so, and why.
+    pub last_verify_error: Option<(DateTime<Utc>, String)>,
     /// When the next tick is due.
     pub next_tick: Option<DateTime<Utc>>,
     /// Ticks that went by unseen.
@@ -202,6 +215,10 @@ impl Status {
             Event::BackupEndedElsewhere => self.current = None,
             Event::StoreSurveyed { inventory, fork } => self.surveyed(inventory, fork.as_ref()),
             Event::PruningResumed => self.suspension = None,
+            Event::Verified(drilled) => self.last_verified = Some(drilled.clone()),
+            Event::VerifyFailed { at, error } => {
+                self.last_verify_error = Some((*at, error.clone()));
+            }
             Event::NextTick(next) => self.next_tick = *next,
             Event::TicksMissed(count) => self.ticks_missed += count,
             Event::AppStarted(pid) => self.app = AppState::Running(*pid),

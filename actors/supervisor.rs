@@ -5,6 +5,7 @@
 //! times in ten minutes. Nothing here knows how any of it is done, nor what a signal is.
 
 mod stop;
+mod workers;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,33 +14,25 @@ use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MailboxError};
-use simplebackup_engine::LOG;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::restore::Restored;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use self::workers::Workers;
 use crate::SERVER_LOG;
 use crate::app::{AppActor, AppEnd, AppError, Application};
 use crate::backup::{BackupActor, BackupPlan};
 use crate::death_watch::DeathWatch;
-use crate::messages::{
-    ActorGone, Restore, RestoreFailure, Shutdown, StartApp, StartTicking, StopCause, StopTicking,
-};
+use crate::messages::{Restore, RestoreFailure, Shutdown, StartApp, StopCause};
 use crate::restore::{RestoreActor, RestorePlan};
 use crate::schedule::Schedule;
-use crate::scheduler::SchedulerActor;
 use crate::status::{Event, Phase, StatusBoard};
+use crate::verify::VerifyPlan;
 
 /// Signals that follow the first within this time mean the same stop.
 const ONE_STOP: Duration = Duration::from_secs(1);
-
-/// Replacements of actors within [`RESTART_WINDOW`] that are tolerated.
-const RESTARTS_MAX: usize = 3;
-
-/// The time in which [`RESTARTS_MAX`] counts.
-const RESTART_WINDOW: Duration = Duration::from_mins(10);
 
 /// Everything that the service consists of.
 pub struct Plan {
@@ -69,6 +62,8 @@ pub struct Protection {
     pub backup: BackupPlan,
     /// When they are due.
     pub schedule: Schedule,
+    /// The restore drills, if any.
+    pub verify: Option<VerifyPlan>,
     /// How long the final backup may take.
     pub final_timeout: Duration,
 }
@@ -123,14 +118,6 @@ pub enum FinalBackup {
     Missing,
 }
 
-/// The addresses that change together when actors are replaced.
-#[derive(Debug, Clone)]
-struct Workers {
-    backup: Addr<BackupActor>,
-    scheduler: Addr<SchedulerActor>,
-    generation: u32,
-}
-
 /// Starts, watches and stops the other actors; see the module.
 pub struct Supervisor {
     protection: Option<Protection>,
@@ -140,7 +127,7 @@ pub struct Supervisor {
     /// The app until its actor is made, in `started`.
     app: Option<Box<dyn Application>>,
     app_actor: Option<Addr<AppActor>>,
-    /// The current backup actor and scheduler. Written when they are made or replaced.
+    /// The current ones. Written when they are made or replaced.
     workers: Option<Workers>,
     /// Tells the outside which backup actor is the current one.
     backup_address: watch::Sender<Option<Addr<BackupActor>>>,
@@ -249,31 +236,6 @@ impl Supervisor {
             }
         }
     }
-
-    /// Makes a backup actor and a scheduler and lets the ticks begin.
-    fn start_workers(&mut self, generation: u32, ctx: &mut Context<Self>) {
-        let Some(protection) = &self.protection else { return };
-        let supervisor = ctx.address().recipient();
-        let watch = DeathWatch::new(supervisor.clone(), "BackupActor", Some(generation));
-        let backup = BackupActor::new(protection.backup.clone(), self.board.clone(), watch).start();
-        let watch = DeathWatch::new(supervisor, "SchedulerActor", Some(generation));
-        let scheduler = SchedulerActor::new(
-            protection.schedule.clone(),
-            Arc::clone(&self.clock),
-            backup.clone(),
-            self.board.clone(),
-            watch,
-        )
-        .start();
-        let begin = scheduler.send(StartTicking);
-        self.backup_address.send_replace(Some(backup.clone()));
-        self.workers = Some(Workers { backup, scheduler, generation });
-        actix::spawn(async move {
-            if let Err(error) = begin.await {
-                tracing::error!(target: LOG, "ERROR: The scheduler did not start: {error}");
-            }
-        });
-    }
 }
 
 impl Actor for Supervisor {
@@ -318,56 +280,5 @@ impl Handler<Shutdown> for Supervisor {
             // The app's end is part of the stop that is under way.
             (Phase::Stopping, _) => {}
         }
-    }
-}
-
-impl Handler<ActorGone> for Supervisor {
-    type Result = ();
-
-    /// Replaces both workers: the scheduler holds the backup actor's address.
-    fn handle(&mut self, message: ActorGone, ctx: &mut Self::Context) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let Some(dead) = message.generation else {
-            tracing::error!(
-                target: SERVER_LOG,
-                "ERROR: {} died and cannot be replaced, stopping; this is a defect, please report \
-                 it with the lines above",
-                message.name
-            );
-            return self.stop(StopCause::ActorsDied, ctx);
-        };
-        let Some(workers) = self.workers.as_ref().filter(|workers| workers.generation == dead)
-        else {
-            return;
-        };
-        let generation = workers.generation + 1;
-        let now = Instant::now();
-        self.restarts.retain(|&restart| now.duration_since(restart) < RESTART_WINDOW);
-        if self.restarts.len() >= RESTARTS_MAX {
-            tracing::error!(
-                target: SERVER_LOG,
-                "ERROR: {} died again after {RESTARTS_MAX} restarts within {} minutes, stopping",
-                message.name,
-                RESTART_WINDOW.as_secs() / 60
-            );
-            return self.stop(StopCause::ActorsDied, ctx);
-        }
-        self.restarts.push_back(now);
-        tracing::error!(
-            target: SERVER_LOG,
-            "ERROR: {} died, restarting it ({} of {RESTARTS_MAX}); this is a defect, please \
-             report it with the lines above",
-            message.name,
-            self.restarts.len()
-        );
-        let scheduler = workers.scheduler.clone();
-        actix::spawn(async move {
-            // Err: it is the scheduler that died.
-            let _dead_or_stopped = scheduler.send(StopTicking).await;
-        });
-        self.board.record(&Event::ActorsRestarted);
-        self.start_workers(generation, ctx);
     }
 }

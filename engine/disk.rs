@@ -42,13 +42,24 @@ pub struct NoRoom {
 #[derive(Debug, Clone)]
 pub struct Disk {
     folder: PathBuf,
+    /// What another job may need meanwhile.
+    kept_bytes: u64,
 }
 
 impl Disk {
     /// Returns the disk of `database`, which need not exist; its folder must.
     #[must_use]
     pub fn of(database: &Path) -> Self {
-        Self { folder: database.parent().unwrap_or(Path::new("/")).to_owned() }
+        let folder = database.parent().unwrap_or(Path::new("/")).to_owned();
+        Self { folder, kept_bytes: 0 }
+    }
+
+    /// Returns the disk of `database` without the room that its next snapshot needs: for a job
+    /// that must not cost a backup.
+    #[must_use]
+    pub fn beside_snapshot_of(database: &Path) -> Self {
+        let kept_bytes = snapshot_bytes_max(database).saturating_add(MARGIN_BYTES);
+        Self { kept_bytes, ..Self::of(database) }
     }
 
     /// Makes sure that a file of `bytes` fits, with what SQLite keeps beside it.
@@ -63,7 +74,8 @@ impl Disk {
         self.require_exactly(bytes.saturating_add(reserve))
     }
 
-    fn require_exactly(&self, needed_bytes: u64) -> Result<(), NoRoom> {
+    fn require_exactly(&self, bytes: u64) -> Result<(), NoRoom> {
+        let needed_bytes = bytes.saturating_add(self.kept_bytes);
         match self.space() {
             Some(Space { free_bytes, .. }) if free_bytes < needed_bytes => {
                 Err(NoRoom { needed_bytes, free_bytes, folder: self.folder.clone() })
@@ -95,14 +107,19 @@ fn space_of(blocks: u64, available: u64, block_bytes: u64) -> Option<Space> {
     })
 }
 
-/// Makes sure, without opening it, that a snapshot of `database` would fit today: it is at most as
-/// large as the database and its log. One that is missing needs nothing yet.
+/// Makes sure, without opening it, that a snapshot of `database` would fit today. One that is
+/// missing needs nothing yet.
 pub fn require_for_snapshot(database: &Path) -> Result<(), NoRoom> {
-    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
-    match bytes(database) + bytes(&sidecar(database, "-wal")) {
+    match snapshot_bytes_max(database) {
         0 => Ok(()),
         bytes => Disk::of(database).require(bytes),
     }
+}
+
+/// A snapshot is at most as large as the database and its log.
+fn snapshot_bytes_max(database: &Path) -> u64 {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    bytes(database).saturating_add(bytes(&sidecar(database, "-wal")))
 }
 
 #[cfg(test)]
@@ -129,6 +146,11 @@ mod tests {
         let place = format!(" free in {}; free space or move", folder.path().display());
         let words = refused.to_string();
         assert!(words.starts_with("needs 1152921.5TB, ") && words.contains(&place), "{words}");
+        let database = folder.path().join("app.db");
+        fs::write(&database, [0; 1000]).expect("written");
+        fs::write(sidecar(&database, "-wal"), [0; 100]).expect("written");
+        let refused = Disk::beside_snapshot_of(&database).require(1 << 60).expect_err("as before");
+        assert_eq!(refused.needed_bytes, (1 << 60) + MARGIN_BYTES + 1100 + MARGIN_BYTES);
         Disk::of(Path::new("/no/such/folder/app.db")).require(1 << 60).expect("unknown");
     }
 }

@@ -12,7 +12,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::Stop;
-use crate::check::{self, CheckError};
+use crate::check::{self, CheckError, TableRows};
 use crate::instance::Instance;
 use crate::key::BackupKey;
 use crate::snapshot::{JournalMode, Owner};
@@ -56,7 +56,39 @@ pub struct Contents {
     pub sha256: String,
 }
 
+/// How much a database holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Its tables.
+    pub tables: u64,
+    /// Their rows, of those that can be counted.
+    pub rows: u64,
+}
+
+impl Counted {
+    /// Adds up what was counted.
+    #[must_use]
+    pub fn of(tables: &[TableRows]) -> Self {
+        let rows = tables.iter().filter_map(|table| table.rows).sum();
+        Self { tables: tables.len() as u64, rows }
+    }
+
+    /// Returns `12 tables, 3456 rows`.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        let Self { tables, rows } = self;
+        let ending = |count| if count == 1 { "" } else { "s" };
+        format!("{tables} table{}, {rows} row{}", ending(tables), ending(rows))
+    }
+}
+
 impl Contents {
+    /// Returns the numbers without the hash.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        Counted { tables: self.tables, rows: self.rows }
+    }
+
     /// Counts and hashes a database file that is ours alone.
     ///
     /// # Errors
@@ -79,11 +111,8 @@ impl Contents {
             }
             hash.update(&buffer[..read]);
         }
-        Ok(Self {
-            tables: tables.len() as u64,
-            rows: tables.iter().filter_map(|table| table.rows).sum(),
-            sha256: hash.finish(),
-        })
+        let Counted { tables, rows } = Counted::of(&tables);
+        Ok(Self { tables, rows, sha256: hash.finish() })
     }
 }
 
@@ -127,6 +156,25 @@ impl Manifest {
         entries.collect()
     }
 
+    /// Returns what is wrong with an object's metadata, in words; entries of others are not ours
+    /// to judge.
+    #[must_use]
+    pub fn metadata_fault(&self, metadata: &[(String, String)]) -> Option<String> {
+        let has = |name: &str| metadata.iter().any(|(there, _)| there.eq_ignore_ascii_case(name));
+        let (lost, changed): (Vec<_>, Vec<_>) = self
+            .entries()
+            .into_iter()
+            .filter(|entry| !metadata.iter().any(|there| is_same_entry(there, entry)))
+            .map(|(name, _)| name)
+            .partition(|name| !has(name));
+        let part = |what: &str, names: &[String]| {
+            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+        };
+        let parts = [part("lacks", &lost), part("differs in", &changed)];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(" and "))
+    }
+
     /// Returns what was lost between the backup `before` and this one, in words, if it is so much
     /// that a mistake is likelier than a change: all tables, or nine tenths of the bytes.
     #[must_use]
@@ -146,6 +194,11 @@ impl Manifest {
             )
         })
     }
+}
+
+/// Some stores change the case of names.
+fn is_same_entry(one: &(String, String), other: &(String, String)) -> bool {
+    one.0.eq_ignore_ascii_case(&other.0) && one.1 == other.1
 }
 
 #[cfg(test)]
@@ -209,6 +262,29 @@ mod tests {
             r#"{"database_bytes":8192,"journal_mode":"wal","owner":{"mode":384,"uid":1,"gid":2}}"#;
         let read: Manifest = serde_json::from_str(old).expect("still valid");
         assert_eq!(read, manifest(8192, None));
+    }
+
+    #[test]
+    fn metadata_is_held_against_the_header_entry_by_entry() {
+        let manifest = manifest(8192, Some(3));
+        let sound = manifest.entries();
+        let mut copied: Vec<_> =
+            sound.iter().map(|(name, text)| (name.to_uppercase(), text.clone())).collect();
+        copied.push(("added-by-a-tool".to_owned(), "x".to_owned()));
+        let mut changed = sound.clone();
+        changed.retain(|(name, _)| name != "tables");
+        for (_, text) in changed.iter_mut().filter(|(name, _)| name == "rows") {
+            *text = "7".to_owned();
+        }
+        let cases = [
+            (sound, None),
+            (copied, None),
+            (changed, Some("lacks tables and differs in rows")),
+            (Vec::new(), Some("lacks database-bytes, journal-mode, rows, sha256, tables")),
+        ];
+        for (metadata, expect) in cases {
+            assert_eq!(manifest.metadata_fault(&metadata).as_deref(), expect, "{metadata:?}");
+        }
     }
 
     #[test]

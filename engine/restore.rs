@@ -5,6 +5,7 @@
 //! [`Restored`], the proof without which no app starts.
 
 mod by_hand;
+mod drill;
 mod error;
 mod fetch;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+pub use self::drill::{DrillError, Drilled};
 pub use self::error::{Damage, RestoreError};
 pub use self::fetch::CheckedFile;
 use crate::archive;

@@ -288,9 +288,7 @@ async fn verify_one(
     let file = engine.fetch(backup, &beside, deadline, &progress).await?;
     let bytes = file.bytes();
     let unverified = file.verdict().unverified_tables.clone();
-    let counted = file.count_rows(deadline).await;
-    let rows = counted
-        .map_err(|error| RestoreError::Unchecked { key: backup.key, source: Box::new(error) })?;
+    let rows = file.count_rows(deadline).await?;
     drop(bar);
     let mut lines =
         vec![format!("{}  ok  {}  {} tables", backup.key, text::size(bytes), rows.len())];

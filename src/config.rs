@@ -69,6 +69,10 @@ pub struct Config {
     pub restore_timeout: Duration,
     /// `restore.fallback`: whether an older backup is taken when the newest is damaged.
     pub fallback: bool,
+    /// `verify.schedule`: when the newest backup is verified; nothing for never.
+    pub verify_schedule: Option<Schedule>,
+    /// `verify.timeout`: how long that may take.
+    pub verify_timeout: Duration,
     /// `shutdown.app_timeout`: how long the app may take to leave.
     pub app_timeout: Duration,
     /// `shutdown.backup_timeout`: how long the final backup may take.

@@ -1,6 +1,7 @@
 //! The metrics of the service: names and types as the specification has them, and what an alert
 //! needs besides. Fed by the events of the status board, read by `GET /metrics`.
 
+use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder};
 use simplebackup_actors::status::{Event, Status};
 use simplebackup_engine::restore::Outcome;
@@ -32,27 +33,29 @@ pub(crate) struct Metrics {
     cleanup_failure: IntCounter,
     pruning_suspended: IntGauge,
     fenced: IntGauge,
+    last_verified: IntGauge,
+    verify_success: IntCounter,
+    verify_failure: IntCounter,
+}
+
+fn histogram(name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))
+}
+
+fn registered<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: M,
+) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let histogram = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            let histogram = Histogram::with_opts(options)?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok::<_, prometheus::Error>(histogram)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
+        let histogram = |name, help| registered(&registry, histogram(name, help)?);
+        let counter = |name, help| registered(&registry, IntCounter::new(name, help)?);
+        let gauge = |name, help| registered(&registry, IntGauge::new(name, help)?);
         Ok(Self {
             backup_duration: histogram(
                 "simple_backup_duration_seconds",
@@ -100,6 +103,19 @@ impl Metrics {
                 "simple_backup_fenced",
                 "1 while backups go beside the line because another instance has the lease",
             )?,
+            last_verified: gauge(
+                "simple_backup_last_verified_timestamp_seconds",
+                "When a restore drill last found the newest backup sound, seconds since 1970, 0 if \
+                 none has since the start",
+            )?,
+            verify_success: counter(
+                "simple_backup_verify_success_total",
+                "Restore drills that found a sound backup",
+            )?,
+            verify_failure: counter(
+                "simple_backup_verify_failure_total",
+                "Restore drills that found none, or could not be done",
+            )?,
             registry,
         })
     }
@@ -129,6 +145,8 @@ impl Metrics {
             Event::BackupRefused { .. } => self.refused.inc(),
             Event::TicksMissed(count) => self.missed_ticks.inc_by(*count as u64),
             Event::ActorsRestarted => self.restarts.inc(),
+            Event::Verified(_) => self.verify_success.inc(),
+            Event::VerifyFailed { .. } => self.verify_failure.inc(),
             _ => {}
         }
         self.show(status);
@@ -146,6 +164,8 @@ impl Metrics {
         self.fenced.set(i64::from(status.fork.is_some()));
         self.in_progress.set(i64::from(status.current.is_some()));
         self.last_success.set(status.last_backup.as_ref().map_or(0, |last| last.at.timestamp()));
+        let verified = status.last_verified.as_ref();
+        self.last_verified.set(verified.map_or(0, |drilled| drilled.ended_at.timestamp()));
         self.next_backup.set(status.next_tick.map_or(0, |at| at.timestamp()));
     }
 

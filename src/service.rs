@@ -13,6 +13,7 @@ use simplebackup_actors::messages::{Shutdown, StopCause};
 use simplebackup_actors::restore::RestorePlan;
 use simplebackup_actors::status::{Event, Observer, StatusBoard};
 use simplebackup_actors::supervisor::{Ended, Plan, Protection, Supervisor};
+use simplebackup_actors::verify::VerifyPlan;
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::{Clock, SystemClock};
 use simplebackup_engine::deadline::Deadline;
@@ -288,6 +289,10 @@ fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Pr
         restore_timeout: config.restore_timeout + config.lease_wait.unwrap_or_default(),
         backup: BackupPlan { engine, run_timeout: config.backup_timeout, clock: Arc::clone(clock) },
         schedule: config.schedule.clone(),
+        verify: config
+            .verify_schedule
+            .clone()
+            .map(|schedule| VerifyPlan { schedule, timeout: config.verify_timeout }),
         final_timeout: config.final_timeout,
     }
 }

@@ -7,12 +7,15 @@ mod accident;
 mod backup;
 mod folder;
 mod machine;
+mod mark;
 mod restore;
 
 use simplebackup_engine::store::Fault;
 
-use self::End::{Back, Damaged, Failed, Made, Never, Older, Warned};
-use self::Stage::{Abort, Begin, Complete, Delete, Find, FirstPart, Get, LastPart, List, Put};
+use self::End::{Back, Damaged, Failed, Foreign, Made, Never, Older, Suspended, Warned};
+use self::Stage::{
+    Abort, Begin, Complete, Delete, Find, FirstPart, Get, LastPart, Lease, List, Mark, Put, Start,
+};
 use self::Wrong::{
     AlwaysCut, AlwaysLost, Corrupt, Cut, Down, Ghost, Hang, LostAnswer, NotDone, Refused, Reset,
     Slow, Stale, Throttled, TwiceBusy,
@@ -37,20 +40,26 @@ enum Stage {
     /// The list of a restore.
     Find,
     Get,
+    /// The GET of the first bytes of the backup before, to compare with.
+    Start,
+    /// The PUT of the mark, once the database looks emptied.
+    Mark,
+    /// The GET of the lease before an upload.
+    Lease,
 }
 
 impl Stage {
     fn call(self) -> Call {
         match self {
             List | Find => Call::List,
-            Put => Call::Put,
+            Put | Mark => Call::Put,
             Begin => Call::BeginUpload,
             FirstPart => Call::FirstPart,
             LastPart => Call::LaterPart,
             Complete => Call::Complete,
             Abort => Call::Abort,
             Delete => Call::Delete,
-            Get => Call::Get,
+            Get | Start | Lease => Call::Get,
         }
     }
 
@@ -114,6 +123,10 @@ enum End {
     Failed(Fault),
     /// The backup counts as damaged.
     Damaged,
+    /// The backup is made, the mark stands, and nothing is deleted.
+    Suspended,
+    /// What stands there is not taken for a lease, nor for none: no backup is made.
+    Foreign,
 }
 
 const STAGES: [Stage; 10] =
@@ -145,6 +158,29 @@ const MATRIX: [(Wrong, [End; STAGES.len()]); 15] = [
     (AlwaysLost, [BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, DENIED, Warned, BROKEN, BROKEN]),
 ];
 
+/// The small requests around a backup: the start of the backup before, the mark that says that
+/// nothing is deleted any more, the lease.
+const SMALL_STAGES: [Stage; 3] = [Start, Mark, Lease];
+
+/// Of these the other things cannot go wrong.
+#[rustfmt::skip]
+const SMALL_MATRIX: [(Wrong, [End; SMALL_STAGES.len()]); 12] = [
+    //            Start   Mark       Lease
+    (Refused,    [Warned, DENIED,    DENIED]),
+    (TwiceBusy,  [Made,   Suspended, Made]),
+    (Throttled,  [Made,   Suspended, Made]),
+    (Reset,      [Made,   Suspended, Made]),
+    (Down,       [Warned, BROKEN,    BROKEN]),
+    (Hang,       [LATE,   LATE,      LATE]),
+    (Slow,       [Made,   Suspended, Made]),
+    (Cut,        [Made,   Suspended, Made]),
+    (AlwaysCut,  [Warned, BROKEN,    BROKEN]),
+    // A start that is no header says as much as one of stock gzip.
+    (Corrupt,    [Made,   Never,     Foreign]),
+    (LostAnswer, [Made,   Suspended, Made]),
+    (AlwaysLost, [Warned, BROKEN,    BROKEN]),
+];
+
 /// A cell of the table.
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -158,7 +194,10 @@ fn cases_at(stages: &[Stage]) -> Vec<Case> {
     let cells = MATRIX.into_iter().flat_map(|(wrong, ends)| {
         STAGES.into_iter().zip(ends).map(move |(stage, end)| Case { stage, wrong, end })
     });
-    cells.filter(|case| case.end != Never && stages.contains(&case.stage)).collect()
+    let small = SMALL_MATRIX.into_iter().flat_map(|(wrong, ends)| {
+        SMALL_STAGES.into_iter().zip(ends).map(move |(stage, end)| Case { stage, wrong, end })
+    });
+    cells.chain(small).filter(|case| case.end != Never && stages.contains(&case.stage)).collect()
 }
 
 /// Runs the cases of these stages, each in a runtime of its own whose time is paused.
@@ -188,6 +227,16 @@ fn i1_i2_i3_i4_i6_i7_a_large_backup_whatever_goes_wrong_at_its_end() {
 }
 
 #[test]
+fn i1_i2_i3_i4_i6_i7_a_backup_that_cannot_be_compared_or_placed() {
+    assert_eq!(run(&[Start, Lease], backup::check), 24);
+}
+
+#[test]
+fn i1_i7_a_backup_of_an_emptied_database_whatever_goes_wrong_with_its_mark() {
+    assert_eq!(run(&[Mark], mark::check), 11);
+}
+
+#[test]
 fn i2_i3_i4_i6_i7_a_restore_whatever_goes_wrong() {
     assert_eq!(run(&[Find, Get], restore::check), 23);
 }
@@ -198,7 +247,7 @@ fn i1_i2_i3_i4_i6_i7_whatever_is_wrong_with_the_machine() {
         println!("{case:?}");
         accident::on_paused_time(machine::check(case));
     }
-    let total = cases_at(&STAGES).len() + machine::CASES.len();
+    let total = cases_at(&STAGES).len() + cases_at(&SMALL_STAGES).len() + machine::CASES.len();
     println!("fault matrix: {} cases of the machine, {total} in all", machine::CASES.len());
-    assert!(total >= 117, "{total}");
+    assert!(total >= 152, "{total}");
 }

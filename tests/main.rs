@@ -33,6 +33,9 @@ mod s3;
 // The actors by their messages, on paused time: the gate, ticks, overlap, the stop.
 mod actors;
 
+// Restore drills: the newest backup verified on a schedule, beside the backups and before a stop.
+mod drill;
+
 // What the supervisor does about actors that die, and about an app that does as it likes.
 mod supervision;
 

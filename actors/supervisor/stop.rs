@@ -15,16 +15,12 @@ use crate::SERVER_LOG;
 use crate::app::{AppActor, AppEnd, FORCE_TIMEOUT};
 use crate::backup::{BackupActor, release_lease};
 use crate::death_watch::DeathWatch;
-use crate::messages::{
-    Abandon, Backup, BackupRequestError, Drain, StopCause, StopTicking, Trigger,
-};
+use crate::messages::{Abandon, Backup, BackupRequestError, Drain, StopCause, Trigger};
 use crate::status::{Event, Phase};
 
 // What an actor may take to answer beyond the deadline in its message. Together with
-// `FORCE_TIMEOUT` they stay within the second of invariant I5.
+// `FORCE_TIMEOUT` and that of `Workers::quiet` they stay within the second of invariant I5.
 
-/// For the scheduler, which only drops a timer.
-const TICKS_TIMEOUT: Duration = Duration::from_millis(50);
 /// For the app's actor, which passes on what it was told.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// For the backup's actor, whose stopped work is given half a second to clean up.
@@ -52,9 +48,7 @@ impl Supervisor {
         let app_timeout = self.app_timeout;
         let quiesced = async move {
             if let Some(workers) = workers {
-                // Err: the scheduler is dead, and ticks no more.
-                let stopped = workers.scheduler.send(StopTicking).timeout(TICKS_TIMEOUT);
-                let _dead_or_stopped = stopped.await;
+                workers.quiet().await;
             }
             fail_point::reach("stop.ticks_stopped");
             drain(app, app_timeout).await

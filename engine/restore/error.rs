@@ -8,6 +8,7 @@ use crate::archive::UnpackError;
 use crate::check::CheckError;
 use crate::key::BackupKey;
 use crate::lease::LeaseError;
+use crate::manifest::Counted;
 use crate::placement::PlaceError;
 use crate::progress::Stage;
 use crate::store::StoreError;
@@ -84,4 +85,12 @@ pub enum Damage {
     /// The database inside.
     #[error(transparent)]
     Database(CheckError),
+    /// It is sound, and not what the backup says of itself.
+    #[error("it holds {} instead of {}", held.in_words(), claimed.in_words())]
+    Contents {
+        /// What was counted.
+        held: Counted,
+        /// What stands in the header.
+        claimed: Counted,
+    },
 }

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use super::{Damage, RestoreEngine, RestoreError, work_folder};
 use crate::archive::{self, PIECES_IN_FLIGHT, UnpackError};
 use crate::blocking;
-use crate::check::{self, CheckError, TableRows, Verdict};
+use crate::check::{self, TableRows, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::disk::Disk;
 use crate::key::BackupKey;
-use crate::manifest::Manifest;
+use crate::manifest::{Counted, Manifest};
 use crate::progress::{Progress, Stage};
 use crate::store::StoredBackup;
 use crate::work_dir::{WorkDir, WorkFolder};
@@ -22,10 +22,13 @@ use crate::{LOG, fail_point, text};
 /// A backup, downloaded, unpacked and checked, in a private folder beside its target.
 #[derive(Debug)]
 pub struct CheckedFile {
+    pub(super) key: BackupKey,
     pub(super) path: PathBuf,
     pub(super) folder: Arc<WorkDir>,
     pub(super) bytes: u64,
     pub(super) manifest: Option<Manifest>,
+    /// The metadata of the object, as far as the store keeps any.
+    pub(super) metadata: Vec<(String, String)>,
     pub(super) verdict: Verdict,
 }
 
@@ -37,6 +40,17 @@ impl RestoreEngine {
         target: &Path,
         deadline: Deadline,
         progress: &Progress,
+    ) -> Result<CheckedFile, RestoreError> {
+        self.fetch_onto(Disk::of(target), backup, target, (deadline, progress)).await
+    }
+
+    /// Does the same with the room that `disk` gives.
+    pub(super) async fn fetch_onto(
+        &self,
+        disk: Disk,
+        backup: &StoredBackup,
+        target: &Path,
+        (deadline, progress): (Deadline, &Progress),
     ) -> Result<CheckedFile, RestoreError> {
         let key = backup.key;
         let folder = work_dir(target.to_owned(), deadline).await?;
@@ -52,7 +66,6 @@ impl RestoreEngine {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let path = folder.file("restored.db");
         let (held, unpacked_path) = (Arc::clone(&folder), path.clone());
-        let disk = Disk::of(target);
         let unpacking = blocking::run(deadline, move |stop| {
             let unpacked = archive::unpack(receiver, &unpacked_path, &disk, &stop);
             drop(held);
@@ -60,7 +73,7 @@ impl RestoreEngine {
         });
         let downloading = self.store.download(backup, sender, deadline, progress);
         let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
-        downloaded?;
+        let metadata = downloaded?;
         let manifest = match unpacked {
             Ok(Ok(manifest)) => manifest,
             Ok(Err(error @ UnpackError::Damaged(_))) => {
@@ -74,7 +87,7 @@ impl RestoreEngine {
         fail_point::reach("restore.unpacked");
         let verdict = check_file(key, &path, bytes, &folder, deadline, progress).await?;
         fail_point::reach("restore.checked");
-        Ok(CheckedFile { path, folder, bytes, manifest, verdict })
+        Ok(CheckedFile { key, path, folder, bytes, manifest, metadata, verdict })
     }
 }
 
@@ -91,12 +104,25 @@ impl CheckedFile {
         &self.verdict
     }
 
-    /// Counts the rows of each table.
-    pub async fn count_rows(self, deadline: Deadline) -> Result<Vec<TableRows>, CheckError> {
-        let counted = blocking::run(deadline, move |stop| check::count_rows(&self.path, &stop));
-        counted
-            .await
-            .map_err(|OutOfTime| CheckError::Sqlite(crate::sqlite::SqliteError::Stopped))?
+    /// Counts the rows of each table, and compares them with what the backup says of itself.
+    pub async fn count_rows(self, deadline: Deadline) -> Result<Vec<TableRows>, RestoreError> {
+        let Self { key, path, folder, manifest, .. } = self;
+        let counted = blocking::run(deadline, move |stop| {
+            let counted = check::count_rows(&path, &stop);
+            drop(folder);
+            counted
+        });
+        let tables = match counted.await {
+            Ok(counted) => counted.map_err(|error| unchecked(key, error))?,
+            Err(OutOfTime) => return Err(RestoreError::OutOfTime { stage: Stage::Check }),
+        };
+        let held = Counted::of(&tables);
+        match manifest.and_then(|manifest| manifest.contents).map(|claimed| claimed.counted()) {
+            Some(claimed) if claimed != held => {
+                Err(RestoreError::Damaged { key, source: Damage::Contents { held, claimed } })
+            }
+            _ => Ok(tables),
+        }
     }
 }
 

@@ -99,7 +99,8 @@ impl Fault {
             Self::Unreachable => "check MINIO_ENDPOINT and the network",
             Self::Busy => "look at the store's own status",
             Self::OutOfTime => {
-                "check the network, or allow more time (restore.timeout, shutdown.backup_timeout)"
+                "check the network, or allow more time (restore.timeout, verify.timeout, \
+                 shutdown.backup_timeout)"
             }
             Self::Refused => "look at the store's own log",
         }

@@ -112,14 +112,14 @@ impl BackupStore {
     }
 
     /// Sends the archive of `backup` into `pieces`, resumed where it was cut; the count of tries
-    /// starts anew whenever bytes arrived.
+    /// starts anew whenever bytes arrived. Returns the object's metadata, which came along.
     pub async fn download(
         &self,
         backup: &StoredBackup,
         pieces: mpsc::Sender<Piece>,
         deadline: Deadline,
         progress: &Progress,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let operation = format!("download of {}", self.address(backup.key));
         let mut backoff = Backoff::new(Patience::UntilDeadline);
         let mut position = Position::default();
@@ -134,9 +134,9 @@ impl BackupStore {
                 Ok(Ok(())) => {
                     // Closed means that the unpacking failed, and says why itself.
                     let _closed = deadline.limit(pieces.send(Piece::End)).await;
-                    return Ok(());
+                    return Ok(position.metadata);
                 }
-                Ok(Err(Cut::Unwanted)) => return Ok(()),
+                Ok(Err(Cut::Unwanted)) => return Ok(position.metadata),
                 Ok(Err(Cut::Store(error))) => error,
                 Err(_out_of_time) => return Err(backoff.out_of_time(operation)),
             };
@@ -173,6 +173,7 @@ impl BackupStore {
             return Err(Cut::Store(StoreError::with_text(operation, Fault::Changed, text)));
         }
         position.e_tag.clone_from(&answer.meta.e_tag);
+        position.metadata = metadata(&answer.attributes);
         let mut stream = answer.into_stream();
         while position.offset < size
             && let Some(bytes) = timeout(STALLED, stream.next()).await.map_err(stalled)?
@@ -210,11 +211,21 @@ fn attributes(metadata: Vec<(String, String)>) -> Attributes {
     metadata.into_iter().map(attribute).collect()
 }
 
+/// Reads the metadata of an object.
+fn metadata(attributes: &Attributes) -> Vec<(String, String)> {
+    let entries = attributes.iter().filter_map(|(attribute, text)| match attribute {
+        Attribute::Metadata(name) => Some((name.to_string(), text.to_string())),
+        _ => None,
+    });
+    entries.collect()
+}
+
 /// How far a download is, and of which version of the object.
 #[derive(Debug, Default)]
 struct Position {
     offset: u64,
     e_tag: Option<String>,
+    metadata: Vec<(String, String)>,
 }
 
 /// What the pieces gave for the next part.

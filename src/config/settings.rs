@@ -38,6 +38,8 @@ pub(super) struct Draft {
     lease_wait: Duration,
     restore_timeout: Duration,
     fallback: bool,
+    verify_schedule: Option<Schedule>,
+    verify_timeout: Duration,
     app_timeout: Duration,
     final_timeout: Duration,
     strict: bool,
@@ -68,6 +70,8 @@ impl Default for Draft {
             lease_wait: Duration::from_mins(1),
             restore_timeout: Duration::from_mins(1),
             fallback: false,
+            verify_schedule: None,
+            verify_timeout: Duration::from_mins(30),
             app_timeout: Duration::from_secs(10),
             final_timeout: Duration::from_secs(30),
             strict: false,
@@ -152,6 +156,18 @@ pub const SETTINGS: &[Setting] = &[
     open("lease.wait", DURATION, |d, raw| put(&mut d.lease_wait, duration(raw))),
     open("restore.timeout", TIMEOUT, |d, raw| put(&mut d.restore_timeout, timeout(raw))),
     open("restore.fallback", TRUTH, |d, raw| put(&mut d.fallback, truth(raw))),
+    open(
+        "verify.schedule",
+        "a cron expression with seconds, in UTC, such as \"0 30 4 * * *\", or \"\"",
+        |d, raw| {
+            let schedule = text(raw).and_then(|t| match t.as_str() {
+                "" => Some(None),
+                expression => expression.parse().ok().map(Some),
+            });
+            put(&mut d.verify_schedule, schedule)
+        },
+    ),
+    open("verify.timeout", TIMEOUT, |d, raw| put(&mut d.verify_timeout, timeout(raw))),
     open("shutdown.app_timeout", DURATION, |d, raw| put(&mut d.app_timeout, duration(raw))),
     open("shutdown.backup_timeout", TIMEOUT, |d, raw| put(&mut d.final_timeout, timeout(raw))),
     open("shutdown.strict", TRUTH, |d, raw| put(&mut d.strict, truth(raw))),
@@ -258,6 +274,8 @@ impl Draft {
             lease_wait: self.lease_enabled.then_some(self.lease_wait),
             restore_timeout: self.restore_timeout,
             fallback: self.fallback,
+            verify_schedule: self.verify_schedule,
+            verify_timeout: self.verify_timeout,
             app_timeout: self.app_timeout,
             final_timeout: self.final_timeout,
             strict: self.strict,

@@ -7,7 +7,7 @@ use simplebackup_actors::messages::Trigger;
 use simplebackup_actors::status::{AppState, Counts, CurrentRun, Phase, Status};
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::lease::Fork;
-use simplebackup_engine::restore::RestoreReport;
+use simplebackup_engine::restore::{Drilled, RestoreReport};
 use simplebackup_engine::store::Suspension;
 
 /// `GET /health` and `GET /health/ready`.
@@ -68,6 +68,8 @@ pub(super) struct ServiceStatus<'a> {
     fork: Option<ForkView>,
     restore: Option<Restore>,
     restore_error: Option<String>,
+    last_verified: Option<Verified>,
+    last_verify_error: Option<VerifyFailure>,
     app: AppView,
     restarts: u32,
 }
@@ -100,6 +102,11 @@ impl<'a> ServiceStatus<'a> {
             fork: status.fork.as_ref().map(ForkView::of),
             restore: status.restored.as_ref().map(Restore::of),
             restore_error: status.restore_error.clone(),
+            last_verified: status.last_verified.as_ref().map(Verified::of),
+            last_verify_error: status
+                .last_verify_error
+                .as_ref()
+                .map(|(at, error)| VerifyFailure { at: time(*at), error: error.clone() }),
             app: AppView::of(status.app),
             restarts: status.restarts,
         }
@@ -268,6 +275,39 @@ impl Restore {
             unverified_tables: report.unverified_tables.clone(),
         }
     }
+}
+
+#[derive(Debug, Serialize)]
+struct Verified {
+    key: String,
+    at: String,
+    tables: u64,
+    rows: u64,
+    database_bytes: u64,
+    took_ms: u64,
+    unverified_tables: Vec<String>,
+    metadata_warning: Option<String>,
+}
+
+impl Verified {
+    fn of(drilled: &Drilled) -> Self {
+        Self {
+            key: drilled.key.to_string(),
+            at: time(drilled.ended_at),
+            tables: drilled.counted.tables,
+            rows: drilled.counted.rows,
+            database_bytes: drilled.database_bytes,
+            took_ms: drilled.took.as_millis() as u64,
+            unverified_tables: drilled.unverified_tables.clone(),
+            metadata_warning: drilled.metadata_warning.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct VerifyFailure {
+    at: String,
+    error: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -44,6 +44,8 @@ pub(super) fn plan(site: &Site, case: Case) -> Gate {
         Slow => script.plan(call, ..1, Trouble::Hold(gate.clone())),
         Cut => script.plan(call, ..1, Trouble::Cut(1000)),
         AlwaysCut => script.plan(call, .., Trouble::Cut(1000)),
+        // These are read from their first byte on, and some have no thousandth.
+        Corrupt if case.stage != Stage::Get => script.plan(call, ..1, Trouble::Corrupt(0)),
         Corrupt => script.plan(call, ..1, Trouble::Corrupt(1000)),
         Stale => script.plan(call, ..1, Trouble::Forget),
         // Of a backup the oldest, which is surplus; of a restore the newest, which it would take.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use simplebackup_engine::backup::{BackupError, BackupReport};
 use simplebackup_engine::key::BackupKey;
+use simplebackup_engine::lease::{Lease, LeaseError};
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::Outcome;
 use simplebackup_engine::text;
@@ -15,7 +17,7 @@ use super::{Case, End, Stage, accident};
 use crate::support::db::Dump;
 use crate::support::process::eventually;
 use crate::support::store::Call;
-use crate::support::{START, Site, db, gunzip, leftovers, name};
+use crate::support::{START, Site, db, deadline, gunzip, leftovers, name};
 
 /// What the engine of a site keeps.
 const KEEP: usize = 3;
@@ -165,10 +167,16 @@ pub(super) async fn check(case: Case) {
     }
     let label = format!("{case:?}");
     let (before, live) = (ledger.backups().await, db::dump(&ledger.site.database()));
+    let mut engine = ledger.site.backup_engine();
+    if case.stage == Stage::Lease {
+        let (site, wait) = (&ledger.site, Duration::ZERO);
+        let lease = Lease::new(site.store(), site.database(), wait, Arc::clone(&site.clock) as _);
+        lease.acquire(true, deadline()).await.expect("free");
+        engine = engine.with_lease(Some(lease));
+    }
     let gate = accident::plan(&ledger.site, case);
 
-    let site = &ledger.site;
-    let (engine, progress) = (site.backup_engine(), Progress::default());
+    let (site, progress) = (&ledger.site, Progress::default());
     let job = engine.back_up(accident::deadline(case), &progress);
     let ended = accident::meet(site, case, &gate, job).await;
 
@@ -177,9 +185,11 @@ pub(super) async fn check(case: Case) {
     assert!(db::dump(&site.database()) == live, "{label}: the live database changed");
     assert_no_leftovers(site);
     ledger.assert_store_is_sound(&label).await;
-    if ended.is_err() {
+    if ended.is_err() || (case.stage, case.end) == (Stage::Start, End::Warned) {
         let left = ledger.backups().await;
-        assert!(before.iter().all(|name| left.contains(name)), "{label}: pruned without a backup");
+        assert!(before.iter().all(|name| left.contains(name)), "{label}: pruned all the same");
+        let is_unplaced = case.stage == Stage::Lease && ended.is_err();
+        assert!(!is_unplaced || left == before, "{label}: stored without the lease");
         let was_begun = matches!(case.stage, Stage::FirstPart | Stage::LastPart | Stage::Complete);
         let aborts = ledger.site.script().count(Call::Abort);
         assert!(!was_begun || aborts > 0, "{label}: parts are left in the store");
@@ -192,7 +202,11 @@ fn assert_end(case: Case, ended: &Result<BackupReport, BackupError>) {
     match (case.end, ended) {
         (End::Made, Ok(report)) => assert_eq!(report.delete_warning, None, "{case:?}"),
         (End::Warned, Ok(report)) => assert!(report.delete_warning.is_some(), "{case:?}"),
-        (End::Failed(fault), Err(BackupError::Store(error))) if error.fault == fault => {}
+        (End::Foreign, Err(BackupError::Lease(LeaseError::Foreign { .. }))) => {}
+        (
+            End::Failed(fault),
+            Err(BackupError::Store(error) | BackupError::Lease(LeaseError::Store(error))),
+        ) if error.fault == fault => {}
         (_, ended) => panic!("{case:?}: {ended:?}"),
     }
 }

@@ -201,7 +201,9 @@ async fn download(site: &Site, deadline: Deadline) -> (Result<(), StoreError>, V
         taken
     };
     let progress = Progress::default();
-    tokio::join!(store.download(&stored[0], sender, deadline, &progress), taking)
+    let (ended, taken) =
+        tokio::join!(store.download(&stored[0], sender, deadline, &progress), taking);
+    (ended.map(drop), taken)
 }
 
 async fn site_with_object(bytes: usize) -> (Site, Vec<u8>) {

@@ -92,6 +92,7 @@ impl<'a> Life<'a> {
             Arc::clone(&job) as _,
         );
         let protection = Protection {
+            verify: None,
             restore: RestorePlan {
                 engine: RestoreEngine::new(world.store.clone(), Arc::clone(&world.clock) as _),
                 database: world.database.borrow().path().to_owned(),

@@ -234,7 +234,7 @@ impl Books {
             Event::BackupFailed { trigger, error, .. } => {
                 format!("{} backup failed: {error}", trigger.word())
             }
-            Event::StoreSurveyed(inventory) => {
+            Event::StoreSurveyed { inventory, .. } => {
                 let names = inventory.backups.iter().map(|backup| backup.key.to_string());
                 format!("survey {:?}", names.collect::<Vec<_>>())
             }

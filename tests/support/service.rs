@@ -99,6 +99,7 @@ impl Service {
                 clock: Arc::clone(&clock),
             },
             schedule: "0 0 * * * *".parse().expect("a sound schedule"),
+            verify: None,
             final_timeout: FINAL_TIMEOUT,
         };
         change(&mut protection);
