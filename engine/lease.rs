@@ -9,6 +9,8 @@
 //! That an instance has had the lease stands in its work folder too: one that comes back on a disk
 //! from which the line has moved on since is fenced as well, however it lost the lease.
 
+mod tenure;
+
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -17,8 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use tenure::Tenure;
 
 use crate::LOG;
 use crate::blocking;
@@ -49,15 +52,6 @@ pub struct Lease {
     database: PathBuf,
     wait: Duration,
     clock: Arc<dyn Clock>,
-}
-
-/// What the lease object says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Tenure {
-    holder: Instance,
-    taken_at: DateTime<Utc>,
-    /// When the holder left in order, its final backup stored.
-    released_at: Option<DateTime<Utc>>,
 }
 
 /// A lease object that was read.
@@ -244,7 +238,7 @@ impl Lease {
         }
         let written = self.write(&tenure, Condition::Absent, patience).await?;
         if written == Written::Done {
-            self.prove(&encode(&tenure), deadline).await?;
+            self.prove(&tenure.encode(), deadline).await?;
         }
         Ok(written)
     }
@@ -291,8 +285,8 @@ impl Lease {
             return Ok(None);
         };
         // Never taken for "no lease": it may be the page of a proxy.
-        let tenure = serde_json::from_slice(&record.content)
-            .map_err(|_| LeaseError::Foreign { address: self.store.record_address(NAME) })?;
+        let tenure = Tenure::parse(&record.content)
+            .ok_or_else(|| LeaseError::Foreign { address: self.store.record_address(NAME) })?;
         Ok(Some(Found { tenure, record }))
     }
 
@@ -302,7 +296,7 @@ impl Lease {
         condition: Condition,
         patience: (Patience, Deadline),
     ) -> Result<Written, LeaseError> {
-        Ok(self.store.write_record(NAME, encode(tenure), condition, patience).await?)
+        Ok(self.store.write_record(NAME, tenure.encode(), condition, patience).await?)
     }
 
     async fn identity(&self, deadline: Deadline) -> Result<Identity, LeaseError> {
@@ -378,8 +372,4 @@ fn fork(me: &Identity, tenure: &Tenure) -> Option<Fork> {
         holder: tenure.holder.clone(),
         since: tenure.taken_at,
     })
-}
-
-fn encode(tenure: &Tenure) -> Bytes {
-    serde_json::to_vec_pretty(tenure).expect("names, numbers and times always encode").into()
 }

@@ -28,6 +28,7 @@ pub use fault::{Fault, StoreError, classify};
 pub use record::{Condition, Record, Version, Written};
 use retry::Backoff;
 pub use retry::Patience;
+pub use retry_after::retry_after;
 pub use s3::{S3Settings, install_tls};
 pub use suspension::Suspension;
 pub use transfer::{NewBackup, Uploaded};

@@ -12,11 +12,11 @@ source scripts/seaweedfs.sh
 cargo build --locked --release --bin simplebackup
 simplebackup="$PWD/target/release/simplebackup"
 
+install_seaweedfs
 start_seaweedfs
 export SIMPLE_BACKUP_DATABASE_PATH="$work/app.db"
 export SIMPLE_BACKUP_HTTP_ADDRESS="127.0.0.1:$(free_port)"
-for _ in $(seq 300); do "$simplebackup" list >/dev/null 2>&1 && break; sleep 0.1; done
-"$simplebackup" list >/dev/null
+await "$simplebackup" list
 
 # Half text that gzip halves, half noise that it does not.
 python3 - "$work/app.db" "$megabytes" <<'PYTHON'

@@ -12,18 +12,6 @@ cd "$(dirname "$0")/.."
 
 source scripts/seaweedfs.sh
 
-say() { printf '== %s\n' "$*"; }
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    for log in "$work"/*.log; do printf -- '--- %s\n' "$log" >&2; tail -n 40 "$log" >&2; done
-    exit 1
-}
-# Waits until a command succeeds, half a minute at most.
-await() {
-    for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
-    fail "timed out waiting for: $*"
-}
-
 # --- tools and a real S3 server --------------------------------------------------------------
 if ! command -v sqlite3 >/dev/null || ! command -v curl >/dev/null || [ ! -f /usr/share/proj/proj.db ]; then
     apt-get update -qq && apt-get install -y -qq curl sqlite3 proj-data >/dev/null
@@ -31,8 +19,8 @@ fi
 cargo build --locked --bins --examples
 simplebackup="$PWD/target/debug/simplebackup"
 notes="$PWD/target/debug/examples/notes"
-start_seaweedfs awscli
-aws() { "$work/venv/bin/aws" --endpoint-url "http://127.0.0.1:$s3_port" "$@"; }
+install_seaweedfs awscli
+start_seaweedfs
 await aws s3 ls s3://mybucket/
 say "SeaweedFS serves s3://mybucket on 127.0.0.1:$s3_port"
 

@@ -5,8 +5,9 @@
 #   DATABASE_MB=64 scripts/test-docker.sh     a smaller database for the part with little memory
 #
 # The notes app runs in the image: it is filled, stopped with docker stop, and a new container on
-# an empty volume has to have every row. Then: exit codes, orphans, the compose file, and a
-# container with 64 MB of memory that backs up and restores a database of 1 GB.
+# an empty volume has to have every row. Then: a rolling deploy, exit codes, orphans, the compose
+# file, a network that is cut during an upload, and a container with 64 MB of memory that backs up
+# and restores a database of 1 GB.
 #
 # BUILD_IMAGE and RUNTIME_IMAGE replace the Dockerfile's base images. Where these cannot be pulled,
 # scripts/build-base-images.sh makes them, once: they stay, as does Docker's build cache.
@@ -56,7 +57,8 @@ await() {
 equal() { [ "$2" = "$3" ] || fail "$1: expected \"$2\", found \"$3\""; }
 field() { docker inspect --format "$2" "$1"; }
 # Not grep -q: it leaves early, and docker would die of the closed pipe.
-contains() { docker logs "$1" 2>&1 | grep -F -- "$2" >/dev/null || fail "the log of $1 lacks: $2"; }
+contains_now() { docker logs "$1" 2>&1 | grep -F -- "$2" >/dev/null; }
+contains() { contains_now "$@" || fail "the log of $1 lacks: $2"; }
 
 # --- images ----------------------------------------------------------------------------------
 base_image() { sed -n "s/^ARG $1=//p" Dockerfile; }
@@ -179,6 +181,26 @@ rows = sqlite3.connect(sys.argv[1]).execute("SELECT id, text FROM notes ORDER BY
 sys.exit(rows != [(number, f"note {number}") for number in range(1, 501)])
 EOF
 
+# --- a rolling deploy ------------------------------------------------------------------------
+say "two containers in a rolling deploy: the new one waits for the final backup of the old one"
+deploy=("${notes_options[@]}" -e MINIO_PREFIX=lease -e SIMPLE_BACKUP_LEASE_ENABLED=true)
+note() { curl -fs -o /dev/null -d "$2" "http://$1/notes" || fail "$2 refused"; }
+notes_in() { curl -fs "http://$1/notes" | python3 -c 'import json, sys; print(json.load(sys.stdin)["count"])'; }
+start old old "${deploy[@]}" -- "${notes[@]}"
+await 30 curl -fs "http://$(port "$run-old" 3000)/notes"
+note "$(port "$run-old" 3000)" "written before the deploy"
+start new new "${deploy[@]}" -- "${notes[@]}"
+await 30 contains_now "$run-new" 'waiting up to 60 s for its final backup'
+docker exec "$run-new" simplebackup healthcheck >/dev/null || fail "the new container does not live while it waits"
+if docker exec "$run-new" simplebackup healthcheck --ready >/dev/null 2>&1; then fail "the new container is ready too early"; fi
+note "$(port "$run-old" 3000)" "the last word"
+stop old 0
+await 60 curl -fs "http://$(port "$run-new" 3000)/notes"
+equal "notes after the deploy" 2 "$(notes_in "$(port "$run-new" 3000)")"
+contains "$run-new" '[SIMPLE-BACKUP] Running integrity check... ok'
+stop new 0
+equal "backups in the line" 2 "$(stored lease | grep -c '"name"')"
+
 # --- exit codes ------------------------------------------------------------------------------
 say "exit codes"
 # With its own prefix, and a database to back up: exit code 7 comes after the final backup.
@@ -265,8 +287,8 @@ print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM t").fetchone()[
     timeout 120 "${compose[@]}" down -v >/dev/null 2>&1
 fi
 
-# --- little memory ---------------------------------------------------------------------------
-say "$memory of memory, a database of $database_mb MB"
+# --- a large database ------------------------------------------------------------------------
+say "making a database of $database_mb MB"
 # Half of it compresses, as real rows do; an index, because the check has to read that too.
 python3 - "$work/big.db" "$database_mb" <<'EOF'
 import os, sqlite3, sys
@@ -293,6 +315,26 @@ docker run --rm -i --network none -v "$run-big:/var/lib/app" --entrypoint sh "$r
     -c 'cat >/var/lib/app/database.db' <"$work/big.db"
 expected=$(rows_hash "$work/big.db")
 rm "$work/big.db"
+
+# --- the network is cut ----------------------------------------------------------------------
+say "the network is cut for 3 s in the middle of an upload: the backup is made all the same"
+in_store() { docker exec "$run-s3" du -s --block-size=1 /data | cut -f 1; }
+has_grown() { [ "$(in_store)" -ge "$1" ]; }
+# A twentieth of the database, so that most of the archive is still to come.
+grown=$(($(in_store) + database_mb * 50000))
+start cut big -e MINIO_PREFIX=cut -- backup
+await 120 has_grown "$grown"
+docker network disconnect "$run" "$run-cut"
+equal "backups while the network is cut" 0 "$(stored cut | grep -c '"name"' || true)"
+sleep 3
+docker network connect "$run" "$run-cut"
+equal "exit code of the backup" 0 "$(timeout 600 docker wait "$run-cut" || echo none)"
+equal "backups after the cut" 1 "$(stored cut | grep -c '"name"')"
+start verify verify -e MINIO_PREFIX=cut -- verify --all
+equal "exit code of verify" 0 "$(timeout 300 docker wait "$run-verify" || echo none)"
+
+# --- little memory ---------------------------------------------------------------------------
+say "$memory of memory, a database of $database_mb MB"
 small=(-e MINIO_PREFIX=big --memory "$memory" --memory-swap "$memory" --read-only
     -e SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT=15m -e SIMPLE_BACKUP_RESTORE_TIMEOUT=15m)
 # The program's own peak, as the kernel counts it; the file cache takes what it is given.

@@ -72,6 +72,9 @@ mod security;
 // Where settings come from, which wins, what is refused.
 mod config;
 
+// What must hold whatever comes from outside: mutated names, files, archives, headers.
+mod fuzz;
+
 // The commands beside `run`.
 mod commands;
 

@@ -105,7 +105,8 @@ fn the_readme_shows_every_flag() {
 
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
-    let documents = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/README.md"];
+    let documents =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/README.md", "fuzz/README.md"];
     let decisions = fs::read_dir(repository().join("docs/decisions")).expect("decisions");
     let decisions = decisions.map(|entry| entry.expect("read").path());
     for document in documents.map(|name| repository().join(name)).into_iter().chain(decisions) {
@@ -124,7 +125,7 @@ fn every_link_between_the_documents_leads_somewhere() {
 #[test]
 fn no_file_has_two_subjects() {
     let mut files = Vec::new();
-    for folder in ["src", "actors", "engine", "tests", "examples"] {
+    for folder in ["src", "actors", "engine", "tests", "examples", "fuzz/src"] {
         collect(&repository().join(folder), &mut files);
     }
     assert!(files.len() > 50, "{}", files.len());

@@ -21,7 +21,8 @@ pub(super) struct AskedToWait {
 
 /// Returns how long to wait by the headers of a refusal: seconds, or a date seen from the date of
 /// the answer itself, so that no clock of ours takes part. `None` for what is neither.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let asked = text("retry-after")?;
     if let Ok(seconds) = asked.parse() {
