@@ -22,6 +22,7 @@ use tokio::task::JoinError;
 
 use crate::admission::{Admission, Decision, Next, Request};
 use crate::death_watch::DeathWatch;
+use crate::lease;
 use crate::messages::{Backup, BackupRequestError, ResumePruning, Tick, Trigger};
 use crate::status::{CurrentRun, Event, StatusBoard};
 
@@ -322,26 +323,12 @@ async fn run_job(
             }
             Ok(report) => {
                 if trigger == Trigger::Final {
-                    release_lease(engine, deadline).await;
+                    lease::release(engine, deadline).await;
                 }
                 return Ok(report);
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Lets an instance that waits for the final backup go on: from now on it is there. A failure is
-/// no reason to call the backup failed; the other one waits for `lease.wait`.
-pub(crate) async fn release_lease(engine: &BackupEngine, deadline: Deadline) {
-    let Some(lease) = engine.lease() else { return };
-    if let Err(error) = lease.release(deadline).await {
-        tracing::warn!(
-            target: LOG,
-            error = %text::chain(&error),
-            "WARNING: The lease cannot be released, the next instance has to wait: {}",
-            text::chain(&error)
-        );
     }
 }
 

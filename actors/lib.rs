@@ -13,6 +13,7 @@ pub mod app;
 pub mod backup;
 pub mod child;
 mod death_watch;
+mod lease;
 pub mod messages;
 pub mod restore;
 pub mod schedule;

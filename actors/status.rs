@@ -182,6 +182,8 @@ pub struct Status {
     pub stored: Option<(usize, u64)>,
     /// Why nothing is deleted, for now.
     pub suspension: Option<Suspension>,
+    /// Whether a person confirmed during the run that goes on, whose report does not know it.
+    pub resumed_in_run: bool,
     /// Why backups go beside the line, if they do.
     pub fork: Option<Fork>,
     /// The last restore drill of this process that went well.
@@ -203,7 +205,10 @@ impl Status {
         match event {
             Event::Phase(phase) => self.phase = *phase,
             Event::RestoreEnded { result, .. } => self.restore_ended(result),
-            Event::BackupStarted(run) => self.current = Some(run.clone()),
+            Event::BackupStarted(run) => {
+                self.current = Some(run.clone());
+                self.resumed_in_run = false;
+            }
             Event::BackupMade { trigger, report } => self.backup_made(*trigger, report),
             Event::BackupFailed { trigger, at, error, .. } => {
                 self.current = None;
@@ -214,7 +219,10 @@ impl Status {
             Event::BackupRefused { trigger } => self.counts[trigger.index()].refused += 1,
             Event::BackupEndedElsewhere => self.current = None,
             Event::StoreSurveyed { inventory, fork } => self.surveyed(inventory, fork.as_ref()),
-            Event::PruningResumed => self.suspension = None,
+            Event::PruningResumed => {
+                self.suspension = None;
+                self.resumed_in_run = self.current.is_some();
+            }
             Event::Verified(drilled) => self.last_verified = Some(drilled.clone()),
             Event::VerifyFailed { at, error } => {
                 self.last_verify_error = Some((*at, error.clone()));
@@ -253,7 +261,9 @@ impl Status {
         self.current = None;
         self.counts[trigger.index()].succeeded += 1;
         self.stored = Some((report.stored, report.stored_bytes));
-        self.suspension.clone_from(&report.suspension);
+        if !std::mem::take(&mut self.resumed_in_run) {
+            self.suspension.clone_from(&report.suspension);
+        }
         self.fork.clone_from(&report.fork);
         self.last_backup = Some(LastBackup {
             key: report.key,

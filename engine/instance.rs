@@ -12,7 +12,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use crate::text;
-use crate::work_dir::WorkFolder;
+use crate::work_dir::{WorkFolder, keep};
 
 const DIGITS: usize = 16;
 
@@ -50,7 +50,7 @@ impl Instance {
                 Err(error) => return Err(error),
             }
             let instance = Self::random()?;
-            fs::write(&file, format!("{instance}\n"))?;
+            keep(path, "instance", &format!("{instance}\n"))?;
             Ok(instance)
         })
     }

@@ -9,28 +9,29 @@
 //! That an instance has had the lease stands in its work folder too: one that comes back on a disk
 //! from which the line has moved on since is fenced as well, however it lost the lease.
 
+mod error;
 mod tenure;
+mod waiting;
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use thiserror::Error;
 
+pub use error::LeaseError;
 pub use tenure::Tenure;
+use waiting::Waiting;
 
 use crate::LOG;
 use crate::blocking;
 use crate::clock::Clock;
-use crate::deadline::{Deadline, OutOfTime};
+use crate::deadline::Deadline;
 use crate::instance::Instance;
-use crate::store::{
-    BackupStore, Condition, Fault, Patience, Record, StoreError, StoreKind, Version, Written,
-};
+use crate::store::{BackupStore, Condition, Fault, Patience, Record, StoreKind, Version, Written};
 use crate::work_dir::{WorkFolder, canonical};
 
 /// The name of the lease under the prefix.
@@ -39,8 +40,8 @@ const NAME: &str = "lease.json";
 /// The name of the file in the work folder that says: this disk has held the lease.
 const HELD: &str = "lease-held";
 
-/// The pause between two looks at a lease that someone else holds.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a store that does not answer keeps an app waiting whose database is there.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause after a write that was refused.
 const AFTER_REFUSAL: Duration = Duration::from_millis(500);
@@ -52,6 +53,19 @@ pub struct Lease {
     database: PathBuf,
     wait: Duration,
     clock: Arc<dyn Clock>,
+    /// Shared by all clones.
+    doings: Arc<Mutex<Doings>>,
+}
+
+/// What this process has done about the lease.
+#[derive(Debug, Default)]
+struct Doings {
+    /// Whether it wants the lease: a service does, until it leaves; a command never.
+    wants_it: bool,
+    /// Its tenure, as it was written.
+    ours: Option<Tenure>,
+    /// The tenure of somebody who had not released it.
+    taken_from: Option<Tenure>,
 }
 
 /// A lease object that was read.
@@ -87,54 +101,6 @@ pub struct Fork {
     pub since: DateTime<Utc>,
 }
 
-/// Why the lease could not be taken or read.
-#[derive(Debug, Error)]
-pub enum LeaseError {
-    /// The store could not be asked.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The store writes whatever the condition is, or knows no conditions.
-    #[error(
-        "{location} {what}, so that a lease there protects from nothing; set lease.enabled = false, \
-         or use a store with conditional writes (If-Match, If-None-Match)"
-    )]
-    Unsupported {
-        /// The store.
-        location: String,
-        /// What it does instead.
-        what: &'static str,
-    },
-    /// What stands there is no lease.
-    #[error("{address} is no lease of this program; look at it, and delete it if it is nobody's")]
-    Foreign {
-        /// Where.
-        address: String,
-    },
-    /// The work folder beside the database cannot be used.
-    #[error("work folder \"{}\" cannot be used; make it writable for this user", path.display())]
-    WorkFolder {
-        /// The work folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The deadline passed.
-    #[error("ran out of time while taking the lease; raise restore.timeout")]
-    OutOfTime(#[from] OutOfTime),
-}
-
-impl LeaseError {
-    /// Returns whether the store is just not to be reached now.
-    #[must_use]
-    pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Store(error) => error.fault.is_transient() || error.fault == Fault::OutOfTime,
-            Self::OutOfTime(_) => true,
-            _ => false,
-        }
-    }
-}
-
 impl Lease {
     /// Prepares the lease of the backups of `database` in `store`; one that another instance
     /// holds is waited for at most `wait`.
@@ -145,7 +111,7 @@ impl Lease {
         wait: Duration,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, database, wait, clock }
+        Self { store, database, wait, clock, doings: Arc::default() }
     }
 
     /// Takes the lease, as soon as nobody else holds it or the wait is over.
@@ -167,12 +133,15 @@ impl Lease {
         }
         // An app whose database is there does not stand still for long because of its backups.
         let patience = if has_database { Patience::FewTries } else { Patience::UntilDeadline };
+        self.doings().wants_it = true;
         let me = self.identity(deadline).await?;
         let mut waiting = Waiting::of(self.wait);
         loop {
-            let found = self.read(patience, deadline).await?;
+            let asking = Deadline::after(ASK_TIMEOUT).min(deadline);
+            let asking = if has_database { asking } else { deadline };
+            let found = self.read(patience, asking).await?;
             if let Some(Found { tenure, .. }) = &found {
-                let fork = fork(&me, tenure).filter(|_| has_database && me.has_held);
+                let fork = self.fork(&me, tenure).filter(|_| has_database && me.has_held);
                 if let Some(fork) = fork {
                     return Ok(Standing::Fork(fork));
                 }
@@ -195,25 +164,54 @@ impl Lease {
     }
 
     /// Returns where a backup belongs now. One request; to be asked right before the upload.
+    ///
+    /// A service whose start could not take the lease takes it now, if it is free.
     pub async fn standing(&self, deadline: Deadline) -> Result<Standing, LeaseError> {
         let me = self.identity(deadline).await?;
         let found = self.read(Patience::FewTries, deadline).await?;
-        Ok(found.and_then(|found| fork(&me, &found.tenure)).map_or(Standing::Line, Standing::Fork))
+        if let Some(fork) = found.as_ref().and_then(|found| self.fork(&me, &found.tenure)) {
+            return Ok(Standing::Fork(fork));
+        }
+        let is_ours = |found: &Found| found.tenure.is_held_by(&me.instance);
+        if self.doings().wants_it && !found.as_ref().is_some_and(is_ours) {
+            // Refused: somebody was faster, and the next backup sees who.
+            let _taken_or_not = self.take(&me, found, (Patience::FewTries, deadline)).await?;
+        }
+        Ok(Standing::Line)
     }
 
     /// Releases the lease if it is ours: whoever waits for it may go on.
     pub async fn release(&self, deadline: Deadline) -> Result<(), LeaseError> {
+        self.leave(None, deadline).await
+    }
+
+    /// Gives the lease back if it is ours: a start that came to nothing leaves it to whom it was
+    /// taken from, who may still run, else to whoever comes.
+    pub async fn give_back(&self, deadline: Deadline) -> Result<(), LeaseError> {
+        let taken_from = self.doings().taken_from.take();
+        self.leave(taken_from, deadline).await
+    }
+
+    async fn leave(&self, to: Option<Tenure>, deadline: Deadline) -> Result<(), LeaseError> {
+        self.doings().wants_it = false;
         let me = self.identity(deadline).await?;
         let Some(found) = self.read(Patience::FewTries, deadline).await? else { return Ok(()) };
-        if found.tenure.holder != me.instance || found.tenure.released_at.is_some() {
+        if !found.tenure.is_held_by(&me.instance) {
             return Ok(());
         }
-        let tenure = Tenure { released_at: Some(self.clock.now()), ..found.tenure };
+        let released = || Tenure { released_at: Some(self.clock.now()), ..found.tenure.clone() };
+        let tenure = to.unwrap_or_else(released);
         let condition = Condition::Unchanged(found.record.version);
-        // Refused means that somebody has taken it over: it is not ours to release any more.
-        let _released_or_taken =
-            self.write(&tenure, condition, (Patience::FewTries, deadline)).await?;
-        tracing::info!(target: LOG, "Lease released by instance {}", me.instance);
+        match self.write(&tenure, condition, (Patience::FewTries, deadline)).await? {
+            Written::Done => tracing::info!(
+                target: LOG,
+                "Lease {} by instance {}",
+                if tenure.holder == me.instance { "released" } else { "given back" },
+                me.instance
+            ),
+            // Somebody has taken it over: it is not ours to leave any more.
+            Written::Refused => {}
+        }
         Ok(())
     }
 
@@ -224,14 +222,24 @@ impl Lease {
         found: Option<Found>,
         patience: (Patience, Deadline),
     ) -> Result<Written, LeaseError> {
+        if !self.doings().wants_it {
+            // The service stops meanwhile.
+            return Ok(Written::Refused);
+        }
         let (_, deadline) = patience;
         // Before the write: a disk that has held the lease must know it.
-        self.in_work_folder(deadline, |folder| {
-            folder.under_lock(|path| fs::write(path.join(HELD), ""))
-        })
-        .await?;
+        self.in_work_folder(deadline, |folder| folder.keep(HELD, "")).await?;
         let holder = me.instance.clone();
         let tenure = Tenure { holder, taken_at: self.clock.now(), released_at: None };
+        {
+            let mut doings = self.doings();
+            doings.ours = Some(tenure.clone());
+            // Our own may be there after a lost answer.
+            if let Some(other) = found.as_ref().filter(|f| f.tenure.holder != me.instance) {
+                let is_held = other.tenure.released_at.is_none();
+                doings.taken_from = is_held.then(|| other.tenure.clone());
+            }
+        }
         if let Some(found) = found {
             self.prove(&found.record.content, deadline).await?;
             return self.write(&tenure, Condition::Unchanged(found.record.version), patience).await;
@@ -241,6 +249,26 @@ impl Lease {
             self.prove(&tenure.encode(), deadline).await?;
         }
         Ok(written)
+    }
+
+    /// Returns why our backups would lie beside the line: somebody else holds the lease, or has
+    /// held it since we did. Somebody else may bear our name: a copy of this disk.
+    fn fork(&self, me: &Identity, tenure: &Tenure) -> Option<Fork> {
+        let is_theirs = if tenure.holder == me.instance {
+            self.doings().ours.as_ref().is_some_and(|ours| ours.taken_at != tenure.taken_at)
+        } else {
+            me.has_held || tenure.released_at.is_none()
+        };
+        is_theirs.then(|| Fork {
+            instance: me.instance.clone(),
+            holder: tenure.holder.clone(),
+            since: tenure.taken_at,
+        })
+    }
+
+    /// A panic of another task leaves nothing half-written here.
+    fn doings(&self) -> MutexGuard<'_, Doings> {
+        self.doings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn warn_of_takeover(&self, tenure: &Tenure) {
@@ -322,54 +350,10 @@ impl Lease {
     }
 }
 
-/// The wait for a lease that somebody else holds.
-struct Waiting {
-    wait: Duration,
-    until: Deadline,
-    is_said: bool,
-}
-
-impl Waiting {
-    fn of(wait: Duration) -> Self {
-        Self { wait, until: Deadline::after(wait), is_said: false }
-    }
-
-    /// Waits a moment and returns true, or returns false once the time is over.
-    async fn goes_on(&mut self, tenure: &Tenure, deadline: Deadline) -> Result<bool, OutOfTime> {
-        let left = self.until.remaining();
-        if left.is_zero() {
-            return Ok(false);
-        }
-        if !self.is_said {
-            tracing::info!(
-                target: LOG,
-                "Lease held by instance {} since {}, waiting up to {} s for its final backup",
-                tenure.holder,
-                tenure.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
-                self.wait.as_secs()
-            );
-            self.is_said = true;
-        }
-        deadline.limit(tokio::time::sleep(LOOK_EVERY.min(left))).await?;
-        Ok(true)
-    }
-}
-
 /// Forgets that the disk has held the lease: a person has put another database in place.
 pub(crate) fn forget(folder: &WorkFolder) -> io::Result<()> {
     match fs::remove_file(folder.path().join(HELD)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Returns why our backups would lie beside the line: somebody else holds the lease, or has held
-/// it since we did.
-fn fork(me: &Identity, tenure: &Tenure) -> Option<Fork> {
-    let is_theirs = tenure.holder != me.instance && (me.has_held || tenure.released_at.is_none());
-    is_theirs.then(|| Fork {
-        instance: me.instance.clone(),
-        holder: tenure.holder.clone(),
-        since: tenure.taken_at,
-    })
 }

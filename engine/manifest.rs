@@ -25,6 +25,10 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// A database that has shrunk below one part in so many is taken for emptied by mistake.
 const SHRUNK_BELOW_ONE_IN: u64 = 10;
 
+/// So is one with fewer than one row in so many and less than half the bytes: an app that finds no
+/// database makes its tables anew.
+const ROWS_BELOW_ONE_IN: u64 = 100;
+
 /// The manifest of one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -176,13 +180,21 @@ impl Manifest {
     }
 
     /// Returns what was lost between the backup `before` and this one, in words, if it is so much
-    /// that a mistake is likelier than a change: all tables, or nine tenths of the bytes.
+    /// that a mistake is likelier than a change: all tables, nine tenths of the bytes, or nearly all
+    /// rows and half of the bytes.
     #[must_use]
     pub fn loss_since(&self, before: &Self, before_key: BackupKey) -> Option<String> {
         let tables = |manifest: &Self| manifest.contents.as_ref().map(|contents| contents.tables);
         if let (Some(0), Some(gone @ 1..)) = (tables(self), tables(before)) {
             let (all, them) = if gone == 1 { ("", "table is") } else { ("all ", "tables are") };
             return Some(format!("{all}the {gone} {them} gone that {before_key} has"));
+        }
+        let rows = |manifest: &Self| manifest.contents.as_ref().map(|contents| contents.rows);
+        if let (Some(left), Some(rows)) = (rows(self), rows(before))
+            && left.saturating_mul(ROWS_BELOW_ONE_IN) < rows
+            && self.database_bytes.saturating_mul(2) < before.database_bytes
+        {
+            return Some(format!("of {rows} rows in {before_key} only {left} are left"));
         }
         let is_shrunk =
             self.database_bytes.saturating_mul(SHRUNK_BELOW_ONE_IN) < before.database_bytes;
@@ -254,6 +266,29 @@ mod tests {
                 "{bytes} {tables:?} → {bytes_after} {tables_after:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_app_that_made_its_tables_anew_has_lost_its_rows() {
+        let key = BackupKey::parse("db-backup-5.db.gz").expect("a valid name");
+        let of = |bytes, rows| {
+            let mut manifest = manifest(bytes, Some(8));
+            manifest.contents = Some(Contents { tables: 8, rows, ..Contents::default() });
+            manifest
+        };
+        let before = of(188_000, 3000);
+        let cases = [
+            (41_000, 0, Some("of 3000 rows in db-backup-5.db.gz only 0 are left")),
+            (41_000, 29, Some("of 3000 rows in db-backup-5.db.gz only 29 are left")),
+            (41_000, 30, None),
+            // Rows went, their space did not: a queue that was worked off, say.
+            (94_000, 0, None),
+        ];
+        for (bytes, rows, expect) in cases {
+            let loss = of(bytes, rows).loss_since(&before, key);
+            assert_eq!(loss.as_deref(), expect, "{bytes} bytes, {rows} rows");
+        }
+        assert_eq!(of(4096, 0).loss_since(&of(8192, 0), key), None);
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl RestoreEngine {
                 );
                 Ok(())
             }
-            Err(error) if has_database && error.is_outage() => {
+            Err(error) if has_database && error.is_of_the_store() => {
                 tracing::warn!(
                     target: LOG,
                     error = %text::chain(&error),
@@ -203,11 +203,11 @@ impl RestoreEngine {
     /// A start that came to nothing must not keep the next one waiting.
     async fn give_lease_back(&self) {
         let Some(lease) = &self.lease else { return };
-        if let Err(error) = lease.release(Deadline::after(RELEASE_TIMEOUT)).await {
+        if let Err(error) = lease.give_back(Deadline::after(RELEASE_TIMEOUT)).await {
             tracing::warn!(
                 target: LOG,
                 error = %text::chain(&error),
-                "WARNING: The lease cannot be released: {}", text::chain(&error)
+                "WARNING: The lease cannot be given back: {}", text::chain(&error)
             );
         }
     }

@@ -139,6 +139,11 @@ impl WorkFolder {
         work(&self.path)
     }
 
+    /// Writes a small file that outlives jobs: whole, or not at all, also when the power fails.
+    pub(crate) fn keep(&self, name: &str, text: &str) -> io::Result<()> {
+        self.under_lock(|path| keep(path, name, text))
+    }
+
     /// Makes and locks one private folder, under the folder's own lock: between the making and
     /// the locking a sweep of another process would take it for a dead job's.
     fn make_private(&self, path: &Path) -> io::Result<File> {
@@ -227,8 +232,23 @@ fn sign(mut file: &File) {
     let _unsigned = file.set_len(0).and_then(|()| write!(file, "{}", signature()));
 }
 
+/// Writes a small file in a folder that nobody else writes to now.
+pub(crate) fn keep(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
 /// Removes the private folder of a job that no longer lives.
 fn sweep_job(path: &Path) -> io::Result<()> {
+    // Of a file that was to be kept: whoever writes one holds the folder's lock, as we do.
+    if path.extension().is_some_and(|extension| extension == "new") {
+        return fs::remove_file(path);
+    }
     if !fs::symlink_metadata(path)?.is_dir() || File::open(path)?.try_lock().is_err() {
         return Ok(());
     }
@@ -320,7 +340,9 @@ mod tests {
         let dead = work.path().join("backup-1-1");
         fs::create_dir(&dead).expect("made");
         fs::write(dead.join("snapshot.db"), "left").expect("written");
+        fs::write(work.path().join("instance.new"), "0123").expect("written");
         let other = work.fresh("verify").expect("made");
+        assert!(!work.path().join("instance.new").exists(), "half a file is swept");
         assert!(!dead.exists(), "the dead job's folder is swept");
         assert!(living.file("").exists() && other.file("").exists(), "living jobs stay");
     }

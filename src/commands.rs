@@ -20,7 +20,7 @@ use simplebackup_engine::text;
 
 use crate::config::Config;
 use crate::exit::FATAL;
-use crate::output::show;
+use crate::output::{complain, show};
 use crate::progress_bar::Bar;
 use crate::service::{backup_engine, open_store, open_store_to_read};
 
@@ -316,11 +316,22 @@ pub(crate) async fn healthcheck(config: &Config, ready: bool) -> Done {
     Ok(if status.is_success() { 0 } else { FATAL })
 }
 
+/// Lists the backups, and says on standard error if the newest may be of an emptied database.
 async fn list_of(
     store: &BackupStore,
     config: &Config,
 ) -> Result<Vec<StoredBackup>, Box<dyn std::error::Error>> {
-    Ok(store.list(Deadline::after(config.restore_timeout), Patience::FewTries).await?)
+    let deadline = Deadline::after(config.restore_timeout);
+    let inventory = store.inventory(deadline, Patience::FewTries).await?;
+    if let Some(suspension) = inventory.suspension {
+        complain(&format!(
+            "warning: the newest backups may be of an emptied database, nothing is deleted since \
+             {}: {}",
+            rfc3339(suspension.since),
+            suspension.reason
+        ));
+    }
+    Ok(inventory.backups)
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {

@@ -239,6 +239,10 @@ fn prune_deletes_the_surplus_and_asks_a_person_about_an_emptied_database() {
     printed(machine.run(&["backup", "--keep", "1"]));
     assert_eq!(machine.stored().len(), 4, "three backups and the mark");
 
+    let list = machine.run(&["list"]);
+    let warning = String::from_utf8_lossy(&list.stderr);
+    assert!(list.status.success() && warning.contains("of an emptied database"), "{warning}");
+
     let refused = machine.run(&["prune", "--keep", "1"]);
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(error.contains("prune --confirm") && error.contains("tables are gone"), "{error}");

@@ -4,14 +4,17 @@
 mod deploys;
 mod service;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
 use simplebackup_engine::backup::{BackupEngine, BackupReport};
 use simplebackup_engine::lease::{Lease, LeaseError, Standing};
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Existing, Fallback, Outcome, RestoreError, Restored};
 use simplebackup_engine::store::{BackupStore, Fault, Patience};
+use simplebackup_engine::work_dir::WorkFolder;
 use tokio::time::Instant;
 
 use crate::support::store::{Call, Trouble};
@@ -52,6 +55,10 @@ async fn restore_by_hand(site: &Site) {
     let (aside, progress) = (Existing::MoveAside, Progress::default());
     let restored = engine.restore_to(&newest, &database, aside, deadline(), &progress).await;
     restored.expect("restored");
+}
+
+fn work_folder(site: &Site) -> PathBuf {
+    WorkFolder::beside(&site.database()).path().to_owned()
 }
 
 fn is_fork(report: &BackupReport) -> bool {
@@ -237,7 +244,7 @@ async fn a_store_that_is_down_stops_only_a_start_without_a_database() {
     assert_eq!(started.outcome(), &Outcome::AlreadyThere);
     let new = site.another_machine();
     let error = lease_error(start(&new).await);
-    assert!(error.is_outage(), "{error:?}");
+    assert!(error.is_of_the_store(), "{error:?}");
     assert!(!new.database().exists());
     // No backup goes where it may not belong.
     let failed = engine(&site).back_up(deadline(), &Progress::default()).await;
@@ -277,4 +284,76 @@ async fn the_lease_costs_one_get_a_backup_and_one_put_at_start_and_stop() {
     assert_eq!(calls()[7..], [Call::Get, Call::Put]);
     let standing = lease(&site).standing(deadline()).await.expect("read");
     assert_eq!(standing, Standing::Line, "a backup by hand after the stop");
+}
+
+/// The old one still runs, and nothing was stored in between.
+#[tokio::test(start_paused = true)]
+async fn a_takeover_that_came_to_nothing_leaves_the_lease_to_whom_it_was_taken_from() {
+    let old = first_instance().await;
+    let good = back_up(&old).await;
+    let archive = old.get(&good.key.to_string()).await;
+    old.put(&good.key.to_string(), "no archive").await;
+    let new = old.another_machine();
+    start(&new).await.expect_err("damaged");
+    old.put(&good.key.to_string(), archive).await;
+    assert!(!is_fork(&back_up(&old).await), "the line is still its own");
+    start(&old).await.expect("its own lease");
+}
+
+/// As a clone of a virtual machine starts: with the same name.
+#[tokio::test(start_paused = true)]
+async fn of_a_disk_and_its_copy_only_one_adds_to_the_line() {
+    let site = Site::with_database();
+    let copied = site.another_machine();
+    let first = lease(&site);
+    first.acquire(true, deadline()).await.expect("taken");
+    std::fs::create_dir_all(work_folder(&copied)).expect("made");
+    for name in ["instance", "lease-held"] {
+        let bytes = std::fs::read(work_folder(&site).join(name)).expect("read");
+        std::fs::write(work_folder(&copied).join(name), bytes).expect("written");
+    }
+    site.clock.jump(60);
+    let second = lease(&copied);
+    second.acquire(true, deadline()).await.expect("taken");
+    assert_eq!(second.standing(deadline()).await.expect("read"), Standing::Line);
+    let standing = first.standing(deadline()).await.expect("read");
+    assert!(matches!(standing, Standing::Fork(_)), "{standing:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_could_not_take_the_lease_takes_it_with_its_next_backup() {
+    let site = Site::with_database();
+    for fault in [Fault::Unreachable, Fault::AccessDenied] {
+        let lease = lease(&site);
+        site.script().plan(Call::Get, .., Trouble::Fail(fault));
+        lease.acquire(true, deadline()).await.expect_err("down, or wrong keys");
+        site.script().heal();
+        assert_eq!(lease.standing(deadline()).await.expect("read"), Standing::Line);
+        // So that a new one waits for the final backup.
+        let begun = Instant::now();
+        let new = site.another_machine();
+        let leaving = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            lease.release(deadline()).await.expect("released");
+        };
+        let ((), started) = tokio::join!(leaving, start(&new));
+        started.expect("started");
+        assert!(begun.elapsed() >= Duration::from_secs(20), "{:?}", begun.elapsed());
+        // Start over with nobody in possession.
+        release(&new).await;
+        site.objects().delete(&site.path_of(OBJECT)).await.expect("deleted");
+    }
+}
+
+/// An app whose database is there runs, whatever is wrong with the store.
+#[tokio::test(start_paused = true)]
+async fn neither_wrong_keys_nor_a_silent_store_keep_an_app_from_its_database() {
+    for trouble in [Trouble::Fail(Fault::AccessDenied), Trouble::Hang] {
+        let site = first_instance().await;
+        site.script().plan(Call::Get, .., trouble);
+        let begun = Instant::now();
+        let started = start(&site).await.expect("its app may run");
+        assert_eq!(started.outcome(), &Outcome::AlreadyThere);
+        assert!(begun.elapsed() <= Duration::from_secs(11), "{:?}", begun.elapsed());
+    }
 }

@@ -13,8 +13,9 @@ use simplebackup_engine::{LOG, fail_point, text};
 use super::{Ended, FinalBackup, Supervisor};
 use crate::SERVER_LOG;
 use crate::app::{AppActor, AppEnd, FORCE_TIMEOUT};
-use crate::backup::{BackupActor, release_lease};
+use crate::backup::BackupActor;
 use crate::death_watch::DeathWatch;
+use crate::lease;
 use crate::messages::{Abandon, Backup, BackupRequestError, Drain, StopCause, Trigger};
 use crate::status::{Event, Phase};
 
@@ -63,7 +64,7 @@ impl Supervisor {
         let engine = self.protection.as_ref().map(|protection| protection.backup.engine.clone());
         let released = async move {
             if let Some(engine) = engine {
-                release_lease(&engine, Deadline::after(RELEASE_TIMEOUT)).await;
+                lease::give_back(&engine, Deadline::after(RELEASE_TIMEOUT)).await;
             }
         };
         ctx.spawn(wrap_future(released).map(|(), this: &mut Self, _ctx| this.end(ended)));

@@ -24,6 +24,12 @@ impl Tenure {
         serde_json::from_slice(content).ok()
     }
 
+    /// Returns whether this instance has it, and has not released it.
+    #[must_use]
+    pub fn is_held_by(&self, instance: &Instance) -> bool {
+        self.holder == *instance && self.released_at.is_none()
+    }
+
     /// Returns the content of its object.
     ///
     /// # Panics

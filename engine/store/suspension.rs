@@ -8,14 +8,12 @@ use chrono::{DateTime, Utc};
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
+use super::record::RECORD_BYTES_MAX;
 use super::{BackupStore, Fault, Patience, StoreError};
 use crate::deadline::Deadline;
 
 /// The name of the mark under the prefix.
 pub(super) const MARK: &str = "pruning-suspended.json";
-
-/// A larger one is not our text.
-const MARK_BYTES_MAX: u64 = 16 * 1024;
 
 /// Why nothing is deleted, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +67,11 @@ impl BackupStore {
         let read = async {
             let answer = self.objects.get(&self.record_path(MARK)).await?;
             // Nothing is no mark of ours either.
-            if answer.meta.size > MARK_BYTES_MAX { Ok(Bytes::new()) } else { answer.bytes().await }
+            if answer.meta.size > RECORD_BYTES_MAX {
+                Ok(Bytes::new())
+            } else {
+                answer.bytes().await
+            }
         };
         match read.await.map(|bytes| serde_json::from_slice::<Suspension>(&bytes)) {
             // It goes into our log: whoever may write the mark must not write lines there.
