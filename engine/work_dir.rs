@@ -5,11 +5,13 @@
 //! process left is swept by the next job. A living job's folder is told apart by the lock that
 //! the job holds on it, never by age or by process id.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -20,7 +22,7 @@ const RUN_LOCK: &str = "run.lock";
 const SERVICE_LOCK: &str = "service.lock";
 
 /// How long a child may take from its fork to its exec, on a busy machine.
-const UNTIL_EXEC: Duration = Duration::from_millis(200);
+const UNTIL_EXEC: Duration = Duration::from_secs(1);
 
 /// The folder for work on one database.
 #[derive(Debug, Clone)]
@@ -50,7 +52,31 @@ pub enum LockError {
 /// Held while a backup runs: at most one per database, across processes (invariant I4).
 #[derive(Debug)]
 pub struct RunLock {
+    // In this order: who finds no claim finds no lock of ours either.
     _file: File,
+    _claim: Claim,
+}
+
+/// Says that a run of this very process works in a folder.
+#[derive(Debug)]
+struct Claim(PathBuf);
+
+static CLAIMED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+impl Claim {
+    fn on(folder: &Path) -> Option<Self> {
+        claimed().insert(folder.to_owned()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        claimed().remove(&self.0);
+    }
+}
+
+fn claimed() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Held for as long as a service works on the database: there is one, and a restore by hand, which
@@ -85,11 +111,14 @@ impl WorkFolder {
 
     /// Takes the lock that a backup run holds, or says who has it.
     pub fn lock_run(&self) -> Result<RunLock, LockError> {
+        let Some(claim) = Claim::on(&self.path) else {
+            return Err(LockError::Held { holder: signature() });
+        };
         let file = self.open_lock(RUN_LOCK)?;
         self.settle(try_lock_beside_forks(&file), &file)?;
         sign(&file);
         fail_point::reach("backup.locked");
-        Ok(RunLock { _file: file })
+        Ok(RunLock { _file: file, _claim: claim })
     }
 
     /// Takes the lock of whoever answers for this database, or says at once who has it.
@@ -206,16 +235,15 @@ impl WorkFolder {
     }
 }
 
-/// Takes a lock. A child that another thread of this process is just starting holds whatever we
-/// hold, for as long as it takes until its exec: so what looks like a run of our own is looked at
-/// again for a moment.
+/// Takes a lock that no run of this process holds. A child that another thread is just starting
+/// holds whatever we hold, and have held, until its exec: that is waited for.
 fn try_lock_beside_forks(file: &File) -> Result<(), TryLockError> {
     let until = Instant::now() + UNTIL_EXEC;
     loop {
         let locked = file.try_lock();
         let is_ours = || holder(file) == signature();
         if matches!(locked, Err(TryLockError::WouldBlock)) && is_ours() && Instant::now() < until {
-            std::thread::sleep(UNTIL_EXEC / 20);
+            std::thread::sleep(Duration::from_millis(5));
             continue;
         }
         return locked;
