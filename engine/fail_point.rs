@@ -2,7 +2,7 @@
 //!
 //! [`reach`] does nothing without the feature `fail-points`, which only the tests of the service
 //! turn on. With it, a process whose variable `FAIL_POINT` names a step kills itself there with
-//! SIGKILL: nothing is cleaned up. `tests/kills.rs` goes through [`ALL`] of them.
+//! SIGKILL: nothing is cleaned up. `tests/kills.rs` goes through all of them.
 
 /// The steps, in the order in which a backup, a restore and a stop come to them.
 #[cfg(feature = "fail-points")]
