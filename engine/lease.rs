@@ -62,7 +62,7 @@ pub struct Lease {
 struct Doings {
     /// Whether it wants the lease: a service does, until it leaves; a command never.
     wants_it: bool,
-    /// Its tenure, as it was written.
+    /// Its tenure, once the store has said that it is written.
     ours: Option<Tenure>,
     /// The tenure of somebody who had not released it.
     taken_from: Option<Tenure>,
@@ -233,20 +233,28 @@ impl Lease {
         let tenure = Tenure { holder, taken_at: self.clock.now(), released_at: None };
         {
             let mut doings = self.doings();
-            doings.ours = Some(tenure.clone());
+            // Until the store has answered, which of our tenures it has is not known.
+            doings.ours = None;
             // Our own may be there after a lost answer.
             if let Some(other) = found.as_ref().filter(|f| f.tenure.holder != me.instance) {
                 let is_held = other.tenure.released_at.is_none();
                 doings.taken_from = is_held.then(|| other.tenure.clone());
             }
         }
-        if let Some(found) = found {
-            self.prove(&found.record.content, deadline).await?;
-            return self.write(&tenure, Condition::Unchanged(found.record.version), patience).await;
-        }
-        let written = self.write(&tenure, Condition::Absent, patience).await?;
+        let is_new = found.is_none();
+        let condition = match found {
+            Some(found) => {
+                self.prove(&found.record.content, deadline).await?;
+                Condition::Unchanged(found.record.version)
+            }
+            None => Condition::Absent,
+        };
+        let written = self.write(&tenure, condition, patience).await?;
         if written == Written::Done {
-            self.prove(&tenure.encode(), deadline).await?;
+            if is_new {
+                self.prove(&tenure.encode(), deadline).await?;
+            }
+            self.doings().ours = Some(tenure);
         }
         Ok(written)
     }

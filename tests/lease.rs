@@ -357,3 +357,15 @@ async fn neither_wrong_keys_nor_a_silent_store_keep_an_app_from_its_database() {
         assert!(begun.elapsed() <= Duration::from_secs(11), "{:?}", begun.elapsed());
     }
 }
+
+/// The answer to the write is an error: the lease is our own of before, and stays ours.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_could_not_be_renewed_at_the_start_is_still_ours() {
+    let site = first_instance().await;
+    site.clock.jump(60);
+    let lease = lease(&site);
+    site.script().plan(Call::Put, .., Trouble::Fail(Fault::AccessDenied));
+    lease.acquire(true, deadline()).await.expect_err("not allowed to write now");
+    site.script().heal();
+    assert_eq!(lease.standing(deadline()).await.expect("read"), Standing::Line);
+}
