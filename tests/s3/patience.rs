@@ -7,7 +7,7 @@ use futures::StreamExt;
 use simplebackup_engine::archive::Piece;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::Progress;
-use simplebackup_engine::restore::Outcome;
+use simplebackup_engine::restore::{Outcome, RestoreError};
 use simplebackup_engine::store::{BackupStore, Fault, Patience, StoreError};
 use simplebackup_engine::text;
 
@@ -15,6 +15,7 @@ use super::{
     archive_of, back_up, back_up_until, restore, restore_until, store_error_of_backup,
     store_error_of_restore,
 };
+use crate::support::process::eventually;
 use crate::support::s3::{Request, S3Server, Trouble};
 use crate::support::store::{Call, Trouble as Planned};
 use crate::support::{START, Site, deadline, files_in, name};
@@ -109,9 +110,13 @@ async fn no_wait_that_a_store_asks_for_passes_the_deadline() {
             let restored = restore_until(&site, &server.store(), Deadline::after(timeout)).await;
 
             let took = started.elapsed();
-            let error = store_error_of_restore(restored);
             assert!(took < timeout + OVERDUE, "{kind:?} {asked}: {took:?}");
-            assert_eq!(files_in(site.root()), [""; 0], "{kind:?} {asked}");
+            eventually("nothing is left", || files_in(site.root()).is_empty());
+            if matches!(restored, Err(RestoreError::OutOfTime { .. })) {
+                // A machine so busy that the deadline passed beside the store.
+                return false;
+            }
+            let error = store_error_of_restore(restored);
             let is_asked_twice = server.script().count(kind) > 1;
             if is_asked_twice {
                 assert_eq!(error.fault, Fault::Busy, "{kind:?} {asked}");
