@@ -193,7 +193,7 @@ impl BackupEngine {
             "ERROR: Instance {} has the lease since {}, so this backup goes beside the line, to {}; \
              stop one of the two instances, see \"Rolling deploys\" in the README",
             fork.holder,
-            fork.since.format("%Y-%m-%d %H:%M:%S UTC"),
+            text::moment(fork.since),
             beside.store.location()
         );
         let report = beside.store_snapshot(&run, checked, started, (deadline, progress)).await?;

@@ -184,7 +184,7 @@ impl RestoreEngine {
                     "ERROR: The backups have gone on without this disk: instance {} took the lease \
                      at {}; backups of this database go beside theirs, to forks/{}/; to join them, \
                      stop, move the database away and start again",
-                    fork.holder, fork.since.format("%Y-%m-%d %H:%M:%S UTC"), fork.instance
+                    fork.holder, text::moment(fork.since), fork.instance
                 );
                 Ok(())
             }
@@ -251,7 +251,7 @@ impl RestoreEngine {
                 target: LOG,
                 "WARNING: The newest backup may be of an emptied database, nothing is deleted \
                  since {}: {}; see \"simplebackup list\"",
-                suspension.since.format("%Y-%m-%d %H:%M:%S UTC"),
+                text::moment(suspension.since),
                 suspension.reason
             );
         }

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 /// Returns `bytes` with a decimal unit and one digit: `512B`, `12.3KB`, `8.2MB`, `1.5GB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -47,6 +49,12 @@ pub fn reduction_percent(original: u64, packed: u64) -> u64 {
         return 0;
     }
     100 - (packed.saturating_mul(100) / original).min(100)
+}
+
+/// Returns a time as a person reads it in a log: `2024-11-24 10:00:00 UTC`.
+#[must_use]
+pub fn moment(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// Returns bytes in hexadecimal digits.

@@ -77,7 +77,7 @@ pub(super) fn spare(left: Vec<StoredBackup>, suspension: &Suspension) -> Pruned 
         "WARNING: Nothing is deleted since {}: {}; look at the database: if it is right, run \
          \"simplebackup prune --confirm\" or POST /retention/resume, else restore with \
          \"simplebackup restore --force --from NAME\"",
-        suspension.since.format("%Y-%m-%d %H:%M:%S UTC"),
+        text::moment(suspension.since),
         suspension.reason
     );
     Pruned { left, deleted: Vec::new(), warning: None }

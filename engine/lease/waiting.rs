@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Tenure;
-use crate::LOG;
 use crate::deadline::{Deadline, OutOfTime};
+use crate::{LOG, text};
 
 /// The pause between two looks at a lease that someone else holds.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ impl Waiting {
                 target: LOG,
                 "Lease held by instance {} since {}, waiting up to {} s for its final backup",
                 tenure.holder,
-                tenure.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+                text::moment(tenure.taken_at),
                 self.wait.as_secs()
             );
             self.is_said = true;
