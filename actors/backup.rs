@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
-use simplebackup_engine::blocking::CLEAN_UP;
+use simplebackup_engine::blocking::{CLEAN_UP, Priority};
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::lease::Fork;
@@ -169,7 +169,12 @@ impl BackupActor {
         let current = CurrentRun { trigger, since, progress: progress.clone() };
         self.board.record(&Event::BackupStarted(current.clone()));
         self.running = Some(Run { current, started: Instant::now(), waiting });
-        let engine = self.plan.engine.clone();
+        let priority = match trigger {
+            // Beside the app, which has to go on.
+            Trigger::Tick | Trigger::Manual => Priority::Low,
+            Trigger::Final => Priority::Normal,
+        };
+        let engine = self.plan.engine.clone().with_priority(priority);
         // A task of its own: a panic in it becomes a value, and it outlives this actor, with the
         // lock that keeps a successor from running beside it.
         let job = actix::spawn(async move { run_job(&engine, trigger, deadline, &progress).await });

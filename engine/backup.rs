@@ -1,12 +1,14 @@
 //! One backup, from the live database to the stored object and the end of its surplus.
 //!
-//! lock → snapshot → check → list → compare → archive and upload → prune → report. Nothing is
-//! uploaded that a restore would refuse, nothing is pruned before the new backup is complete, nor
+//! lock → snapshot → list → compare → archive and upload → prune → report, and beside everything
+//! after the snapshot its check. Nothing becomes visible that a restore would refuse: the upload is
+//! completed after the check has passed. Nothing is pruned before the new backup is complete, nor
 //! while it looks as if the database had been emptied. Who may ask for a backup, and when, is not
 //! known here.
 
 mod compare;
 mod error;
+mod inspect;
 mod prune;
 mod upload;
 
@@ -18,28 +20,25 @@ use chrono::{DateTime, Utc};
 
 use self::compare::{Before, Memory};
 pub use self::error::BackupError;
+use self::inspect::Passed;
 pub use self::prune::Pruned;
-use crate::blocking;
-use crate::check::{self, Verdict};
+use self::upload::Archive;
+use crate::blocking::{self, Priority};
 use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
 use crate::instance::Instance;
 use crate::key::BackupKey;
 use crate::lease::{Fork, Lease, Standing};
-use crate::manifest::{Contents, Manifest};
+use crate::manifest::Contents;
 use crate::progress::{Progress, Stage};
 use crate::retention::Retention;
-use crate::snapshot::{self, JournalMode, Snapshot, SnapshotError};
+use crate::snapshot::{Snapshot, SnapshotError};
 use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
 use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 use crate::{LOG, fail_point, text};
 
 /// How far ahead of the clock a backup's name may be before that is worth a warning.
 const FUTURE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
-
-/// A snapshot of a database without a write-ahead log holds its writers up; from here on it is
-/// worth a warning.
-const WRITERS_WAITED: Duration = Duration::from_secs(1);
 
 /// How long a run waits for locks of the app before it gives up, unless its deadline is nearer.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +51,7 @@ pub struct BackupEngine {
     retention: Retention,
     busy_timeout: Duration,
     unchanged: Unchanged,
+    priority: Priority,
     lease: Option<Lease>,
     clock: Arc<dyn Clock>,
     /// Shared by all clones: what the last run of this process stored.
@@ -109,14 +109,6 @@ struct Run {
     _lock: RunLock,
 }
 
-/// A snapshot that passed the check.
-struct Checked {
-    snapshot: Snapshot,
-    verdict: Verdict,
-    contents: Contents,
-    manifest: Manifest,
-}
-
 impl BackupEngine {
     /// Prepares backups of `database` into `store`.
     #[must_use]
@@ -126,9 +118,17 @@ impl BackupEngine {
         retention: Retention,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (busy_timeout, unchanged) = (BUSY_TIMEOUT, Unchanged::default());
-        let (lease, memory) = (None, Arc::default());
-        Self { database, store, retention, busy_timeout, unchanged, lease, clock, memory }
+        Self {
+            database,
+            store,
+            retention,
+            busy_timeout: BUSY_TIMEOUT,
+            unchanged: Unchanged::default(),
+            priority: Priority::default(),
+            lease: None,
+            clock,
+            memory: Arc::default(),
+        }
     }
 
     /// Sets how long a run waits for locks of the app.
@@ -142,6 +142,13 @@ impl BackupEngine {
     #[must_use]
     pub fn with_unchanged(mut self, unchanged: Unchanged) -> Self {
         self.unchanged = unchanged;
+        self
+    }
+
+    /// Sets how much of a processor a run gets that the app wants too.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -182,10 +189,27 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
-        let checked = self.make_snapshot(&run, deadline, progress).await?;
+        let snapshot = self.take_snapshot(&run, deadline, progress).await?;
+        let (passing, passed) = Passed::channel();
+        let checking = self.check(&run, &snapshot, passing, deadline);
+        let storing = self.place_and_store(&run, &snapshot, &passed, (deadline, progress));
+        let (checked, stored) = tokio::join!(checking, storing);
+        // First of all: a snapshot that is refused is why it could not be stored.
+        let unverified_tables = checked?.unverified_tables;
+        Ok(BackupReport { unverified_tables, took: started.elapsed(), ..stored? })
+    }
+
+    /// Stores the snapshot in the line, or beside it.
+    async fn place_and_store(
+        &self,
+        run: &Arc<Run>,
+        snapshot: &Snapshot,
+        passed: &Passed,
+        (deadline, progress): (Deadline, &Progress),
+    ) -> Result<BackupReport, BackupError> {
         progress.enter(Stage::List, 0);
         let Some(fork) = self.fork(deadline).await? else {
-            return self.store_snapshot(&run, checked, started, (deadline, progress)).await;
+            return self.store_snapshot(run, snapshot, passed, (deadline, progress)).await;
         };
         let beside = Self { store: self.place_of(Some(&fork)), ..self.clone() };
         tracing::error!(
@@ -196,7 +220,7 @@ impl BackupEngine {
             text::moment(fork.since),
             beside.store.location()
         );
-        let report = beside.store_snapshot(&run, checked, started, (deadline, progress)).await?;
+        let report = beside.store_snapshot(run, snapshot, passed, (deadline, progress)).await?;
         Ok(BackupReport { fork: Some(fork), ..report })
     }
 
@@ -217,26 +241,32 @@ impl BackupEngine {
     async fn store_snapshot(
         &self,
         run: &Arc<Run>,
-        mut checked: Checked,
-        started: Instant,
+        snapshot: &Snapshot,
+        passed: &Passed,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
-        let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
+        let (listed, described) = tokio::join!(
+            self.store.inventory(deadline, Patience::FewTries),
+            self.describe(run, snapshot, deadline)
+        );
+        let (inventory, mut manifest) = (listed?, described?);
         fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
-        checked.manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
+        manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
+        let contents = manifest.contents.clone().unwrap_or_default();
         // First of all: a mark that comes too late is one that a kill can prevent.
-        let manifest = &checked.manifest;
-        let suspension =
-            self.suspend_after_loss(&before, manifest, inventory.suspension, deadline).await?;
+        let suspension = self
+            .suspend_after_loss(&before, &manifest, inventory.suspension, passed, deadline)
+            .await?;
         let same = match self.unchanged {
-            Unchanged::Skip => before.same_as(&checked.contents, newest),
+            Unchanged::Skip => before.same_as(&contents, newest),
             Unchanged::Upload => None,
         };
         let is_unchanged = same.is_some();
         let made = if let Some(same) = same {
+            passed.wait().await?;
             tracing::info!(
                 target: LOG,
                 key = %same.key,
@@ -245,12 +275,13 @@ impl BackupEngine {
             same
         } else {
             let key = BackupKey::next(self.clock.now(), newest).ok_or(BackupError::NoLaterName)?;
-            let archive_bytes = self.upload(run, &checked, key, deadline, progress).await?;
+            let archive = Archive { snapshot, manifest: &manifest, key };
+            let archive_bytes = self.upload(run, &archive, passed, deadline, progress).await?;
             fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
         };
         let ended_at = self.clock.now();
-        self.memory.remember(&made, checked.manifest);
+        self.memory.remember(&made, manifest);
 
         progress.enter(Stage::Prune, 0);
         let mut stored = inventory.backups;
@@ -264,19 +295,19 @@ impl BackupEngine {
         };
         Ok(BackupReport {
             key: made.key,
-            database_bytes: checked.snapshot.bytes,
+            database_bytes: snapshot.bytes,
             archive_bytes: made.archive_bytes,
             ended_at,
-            took: started.elapsed(),
+            took: Duration::ZERO,
             stored: pruned.left.len(),
             stored_bytes: pruned.left.iter().map(|backup| backup.archive_bytes).sum(),
             deleted: pruned.deleted.len(),
             delete_warning: pruned.warning,
             suspension,
             is_unchanged,
-            contents: checked.contents,
+            contents,
             fork: None,
-            unverified_tables: checked.verdict.unverified_tables,
+            unverified_tables: Vec::new(),
         })
     }
 
@@ -319,64 +350,5 @@ impl BackupEngine {
             Ok(Run { folder, instance, _lock: lock })
         });
         begun.await.map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting })?
-    }
-
-    async fn make_snapshot(
-        &self,
-        run: &Arc<Run>,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<Checked, BackupError> {
-        progress.enter(Stage::Snapshot, 0);
-        let started = Instant::now();
-        let database = self.database.clone();
-        let target = run.folder.file("snapshot.db");
-        let busy_timeout = self.busy_timeout.min(deadline.remaining());
-        let held = Arc::clone(run);
-        let taken = blocking::run(deadline, move |stop| {
-            let taken = snapshot::take(&canonical(&database), &target, busy_timeout, &stop);
-            drop(held);
-            taken
-        });
-        let snapshot = taken
-            .await
-            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Snapshot })??;
-        tracing::info!(
-            target: LOG,
-            database_bytes = snapshot.bytes,
-            "VACUUM INTO completed: {}", text::size(snapshot.bytes)
-        );
-        if snapshot.journal_mode == JournalMode::Rollback && started.elapsed() > WRITERS_WAITED {
-            tracing::warn!(
-                target: LOG,
-                "WARNING: The app's writers had to wait {} for the snapshot; \"PRAGMA \
-                 journal_mode = WAL\" in the app lets them go on",
-                text::seconds(started.elapsed())
-            );
-        }
-
-        progress.enter(Stage::Check, snapshot.bytes);
-        let path = snapshot.path.clone();
-        let held = Arc::clone(run);
-        let checked = blocking::run(deadline, move |stop| {
-            let verdict = check::check(&path, &stop)?;
-            let contents = Contents::of(&path, &stop)?;
-            drop(held);
-            Ok((verdict, contents))
-        });
-        let (verdict, contents) = checked
-            .await
-            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
-            .map_err(BackupError::Check)?;
-        fail_point::reach("backup.checked");
-        let manifest = Manifest {
-            database_bytes: snapshot.bytes,
-            journal_mode: snapshot.journal_mode,
-            owner: snapshot.owner,
-            contents: Some(contents.clone()),
-            instance: Some(run.instance.clone()),
-            uncompared_with: None,
-        };
-        Ok(Checked { snapshot, verdict, contents, manifest })
     }
 }

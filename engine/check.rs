@@ -13,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::blocking::Stop;
-use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, lacks_something, open_private};
+use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, lacks_something, open_finished};
 
 /// The page cache of the checking connection, in KiB. 4 MiB keeps a 500 MB check at 3.9 s
 /// (16 MiB: 3.2 s) and the whole process small.
@@ -87,7 +87,7 @@ pub fn check(path: &Path, stop: &Stop) -> Result<Verdict, CheckError> {
         1..DATABASE_BYTES_MIN => return Err(CheckError::Sqlite(SqliteError::NotSqlite)),
         _ => {}
     }
-    let connection = open_private(path, stop).map_err(broken)?;
+    let connection = open_finished(path, stop).map_err(broken)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(broken)?;
     match findings(&connection, "integrity_check", None) {
         Ok(found) => sound(found).map(|()| Verdict::default()),
@@ -98,7 +98,7 @@ pub fn check(path: &Path, stop: &Stop) -> Result<Verdict, CheckError> {
 
 /// Counts the rows of each table of a database file that is ours alone, in order of names.
 pub fn count_rows(path: &Path, stop: &Stop) -> Result<Vec<TableRows>, CheckError> {
-    let connection = open_private(path, stop).map_err(broken)?;
+    let connection = open_finished(path, stop).map_err(broken)?;
     let mut counts = Vec::new();
     for table in tables(&connection)? {
         let sql = format!("SELECT count(*) FROM {}", quoted(&table));

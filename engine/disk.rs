@@ -13,7 +13,7 @@ use crate::sqlite::sidecar;
 use crate::text;
 
 /// What a job writes beside its one large file: the log and the index of a WAL database whose
-/// journal mode is set or which is checked, some 100 KiB.
+/// journal mode is set, and what the file system needs for itself.
 const MARGIN_BYTES: u64 = 512 * 1024;
 
 /// What an archive that does not say its size has to leave of a disk: a twentieth of it, as file

@@ -24,6 +24,10 @@ use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
 const PAGES_PER_STEP: i32 = 1024;
 
+/// The page caches of the source and of the copy, in KiB each. `VACUUM INTO` reads and writes each
+/// page once: with 8 MiB it takes as long, with 256 KiB five times as long (480 MB).
+const CACHE_KIB: i64 = 1024;
+
 /// Whether a database keeps a write-ahead log. The other rollback journal modes are settings of
 /// a connection and leave no trace in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +240,7 @@ fn open_with(
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // The snapshot is a temporary file: VACUUM INTO syncs it exactly if its source would.
     connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // The first read: a hot journal, a foreign file or a lock shows itself here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
     Ok(connection)

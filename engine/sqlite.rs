@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use thiserror::Error;
 
 use crate::blocking::Stop;
+use crate::text;
 
 /// SQLite 3.51.3, the first without the WAL-reset bug (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST_VERSION: i32 = 3_051_003;
@@ -135,6 +136,34 @@ pub fn open_private(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     stop_with(&mut connection, stop)?;
     Ok(connection)
+}
+
+/// Opens a database that is ours alone and finished: nobody writes to it, nor do we. No locks are
+/// taken and no files made beside it, so that it may be read by other means meanwhile; closing a file
+/// that SQLite has open would drop its locks (<https://sqlite.org/howtocorrupt.html>, 2.2).
+pub fn open_finished(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(immutable(path), flags)?;
+    stop_with(&mut connection, stop)?;
+    Ok(connection)
+}
+
+/// Returns the URI of a file that does not change (<https://sqlite.org/uri.html>).
+fn immutable(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if plain(byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push('%');
+            uri.push_str(&text::hex(&[byte]));
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// Makes every statement of the connection end with "interrupted" soon after `stop` is set.

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::inspect::Passed;
 use super::{BackupEngine, BackupError};
 use crate::LOG;
 use crate::archive;
@@ -109,7 +110,8 @@ impl Before {
 
 impl BackupEngine {
     /// Suspends pruning if so much is gone since the backup before that a mistake is likelier
-    /// than a change. Without the mark no backup is made: it would be the next one's measure.
+    /// than a change. Without the mark no backup is made: it would be the next one's measure. What a
+    /// damaged snapshot lacks is not gone: the check has to pass before.
     ///
     /// Also while it is suspended `already`: who confirms has to know of the latest loss too.
     pub(super) async fn suspend_after_loss(
@@ -117,10 +119,12 @@ impl BackupEngine {
         before: &Before,
         now: &Manifest,
         already: Option<Suspension>,
+        passed: &Passed,
         deadline: Deadline,
     ) -> Result<Option<Suspension>, BackupError> {
         let Before::Known(backup, manifest) = before else { return Ok(already) };
         let Some(loss) = now.loss_since(manifest, backup.key) else { return Ok(already) };
+        passed.wait().await?;
         let suspension = match already {
             // Noticed by a run whose upload then failed.
             Some(known) if known.reason.ends_with(&loss) => return Ok(Some(known)),

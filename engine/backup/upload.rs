@@ -1,16 +1,22 @@
 //! Packing and sending at the same time: the archive never touches the disk.
+//!
+//! The snapshot's check may still run meanwhile. The last word, without which the store completes
+//! nothing, is said only after it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{BackupEngine, BackupError, Checked, Run};
-use crate::archive::{self, PIECES_IN_FLIGHT, PackError};
+use super::inspect::Passed;
+use super::{BackupEngine, BackupError, Run};
+use crate::archive::{self, PIECES_IN_FLIGHT, PackError, Piece};
 use crate::blocking;
 use crate::deadline::{Deadline, OutOfTime};
 use crate::key::BackupKey;
+use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
+use crate::snapshot::Snapshot;
 use crate::store::{NewBackup, Uploaded};
 use crate::{LOG, text};
 
@@ -21,21 +27,29 @@ const UPLOAD_TRIES: u32 = 3;
 /// The pause between two of them.
 const UPLOAD_PAUSE: Duration = Duration::from_secs(1);
 
+/// What is packed, and under which name.
+pub(super) struct Archive<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) manifest: &'a Manifest,
+    pub(super) key: BackupKey,
+}
+
 impl BackupEngine {
     /// Packs and sends at the same time; a transient failure packs the same snapshot again.
     pub(super) async fn upload(
         &self,
         run: &Arc<Run>,
-        checked: &Checked,
-        key: BackupKey,
+        archive: &Archive<'_>,
+        passed: &Passed,
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<u64, BackupError> {
         let mut attempt = 1;
         loop {
-            progress.enter(Stage::Upload, checked.snapshot.bytes);
-            match self.upload_once(run, checked, key, deadline, progress).await {
+            progress.enter(Stage::Upload, archive.snapshot.bytes);
+            match self.upload_once(run, archive, passed, deadline, progress).await {
                 Ok(archive_bytes) => {
+                    let key = archive.key;
                     tracing::info!(
                         target: LOG,
                         key = %key,
@@ -66,42 +80,51 @@ impl BackupEngine {
     async fn upload_once(
         &self,
         run: &Arc<Run>,
-        checked: &Checked,
-        key: BackupKey,
+        archive: &Archive<'_>,
+        passed: &Passed,
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<u64, BackupError> {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-        let Checked { snapshot, manifest, .. } = checked;
-        let backup =
-            NewBackup { key, database_bytes: snapshot.bytes, metadata: manifest.entries() };
-        let manifest = manifest.clone();
-        let path = snapshot.path.clone();
-        let (held, progress) = (Arc::clone(run), progress.clone());
+        let &Archive { snapshot, manifest, key } = archive;
         let database_bytes = snapshot.bytes;
-        let packing = blocking::run(deadline, move |stop| {
+        let backup = NewBackup { key, database_bytes, metadata: manifest.entries() };
+        let (path, manifest) = (snapshot.path.clone(), manifest.clone());
+        let (held, progress) = (Arc::clone(run), progress.clone());
+        let last_word = sender.clone();
+        let packing = blocking::run_at(self.priority, deadline, move |stop| {
             let packed = archive::pack(&path, key, &manifest, &sender, &stop, &progress);
-            if let Ok(bytes) = &packed {
-                tracing::info!(
-                    target: LOG,
-                    database_bytes,
-                    archive_bytes = bytes,
-                    "Compressed to {} ({}% reduction)",
-                    text::size(*bytes),
-                    text::reduction_percent(database_bytes, *bytes)
-                );
-            }
             drop(held);
             packed
         });
+        let packing = async {
+            let late = |OutOfTime| BackupError::OutOfTime { stage: Stage::Upload };
+            let packed = tokio::select! {
+                packed = packing => packed,
+                // Nobody needs the rest; the store forgets what it has.
+                Err(refused) = passed.wait() => return Err(refused),
+            };
+            let bytes = packed.map_err(late)?.map_err(BackupError::Archive)?;
+            tracing::info!(
+                target: LOG,
+                database_bytes,
+                archive_bytes = bytes,
+                "Compressed to {} ({}% reduction)",
+                text::size(bytes),
+                text::reduction_percent(database_bytes, bytes)
+            );
+            passed.wait().await?;
+            // Closed means that the upload failed, and says why itself.
+            let _closed = last_word.send(Piece::End).await;
+            drop(last_word);
+            Ok(bytes)
+        };
         let sending = self.store.upload(backup, receiver, deadline);
         let (packed, sent) = tokio::join!(packing, sending);
-        let late = BackupError::OutOfTime { stage: Stage::Upload };
         match (sent?, packed) {
-            (Uploaded::Complete, Ok(Ok(bytes))) => Ok(bytes),
-            (_, Err(OutOfTime)) => Err(late),
-            (_, Ok(Err(error))) => Err(BackupError::Archive(error)),
-            (Uploaded::Abandoned, Ok(Ok(_))) => Err(BackupError::Archive(PackError::Abandoned)),
+            (Uploaded::Complete, Ok(bytes)) => Ok(bytes),
+            (_, Err(error)) => Err(error),
+            (Uploaded::Abandoned, Ok(_)) => Err(BackupError::Archive(PackError::Abandoned)),
         }
     }
 }

@@ -8,7 +8,6 @@ use object_store::{
     Attribute, AttributeValue, Attributes, GetOptions, GetRange, MultipartUpload, PutPayload,
 };
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, folder};
@@ -24,9 +23,6 @@ const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
 
 /// S3 takes 10,000 parts; a tenth is kept back for an archive larger than its database.
 const PARTS_MAX: u64 = 9_000;
-
-/// Parts that travel at the same time, which hides the latency of each.
-const PARTS_IN_FLIGHT: usize = 2;
 
 /// How long a download may stand still before its connection counts as broken: a peer that went
 /// without a word would hold it until the deadline. Longer than the client takes for three
@@ -269,50 +265,34 @@ impl Parts {
     }
 }
 
-/// Sends the parts, a few at a time, and completes the upload.
+/// Sends the parts, one after the other, and completes the upload. While one travels the next is
+/// packed only as far as the pieces in flight allow: a part more in memory would be half of all that
+/// a backup takes, and save little, for the check of the snapshot takes longer than its upload.
 async fn send_parts(
     upload: &mut dyn MultipartUpload,
     first: PutPayload,
     mut parts: Parts,
 ) -> object_store::Result<Uploaded> {
-    // Tasks, so that parts travel while the next one is gathered; dropped, they end.
-    let mut flying = JoinSet::new();
-    flying.spawn(upload.put_part(first));
-    let mut is_last = false;
-    while !is_last {
-        let payload = match parts.next().await {
-            Part::Full(payload) => payload,
-            Part::Last(payload) => {
-                is_last = true;
-                payload
-            }
+    let mut next = Part::Full(first);
+    loop {
+        let (payload, is_last) = match next {
+            Part::Full(payload) => (payload, false),
+            Part::Last(payload) => (payload, true),
             Part::Early => return Ok(Uploaded::Abandoned),
         };
-        while flying.len() >= PARTS_IN_FLIGHT {
-            landed(&mut flying).await?;
-        }
         // Pieces that ended exactly with a part leave nothing for a last one.
         if payload.content_length() > 0 {
-            flying.spawn(upload.put_part(payload));
+            upload.put_part(payload).await?;
+            fail_point::reach("upload.part_sent");
         }
-    }
-    while !flying.is_empty() {
-        landed(&mut flying).await?;
+        if is_last {
+            break;
+        }
+        next = parts.next().await;
     }
     fail_point::reach("upload.all_parts_sent");
     upload.complete().await?;
     Ok(Uploaded::Complete)
-}
-
-/// Waits for one of the parts on their way.
-async fn landed(flying: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
-    let landed = flying.join_next().await;
-    fail_point::reach("upload.part_sent");
-    match landed {
-        Some(Ok(result)) => result,
-        Some(Err(source)) => Err(object_store::Error::JoinError { source }),
-        None => Ok(()),
-    }
 }
 
 fn part_bytes(database_bytes: u64) -> u64 {

@@ -249,10 +249,10 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().expect("to memory")
 }
 
-/// Unpacks one gzip member, and nothing after it.
+/// Unpacks all members of a gzip file.
 pub(crate) fn gunzip(archive: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(archive).read_to_end(&mut bytes).expect("sound gzip");
+    flate2::read::MultiGzDecoder::new(archive).read_to_end(&mut bytes).expect("sound gzip");
     bytes
 }
 

@@ -1,0 +1,136 @@
+//! The snapshot: how it is made, what it holds, whether it is sound.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{BackupEngine, BackupError, Run};
+use crate::archive::PackError;
+use crate::blocking;
+use crate::check::{self, Verdict};
+use crate::deadline::{Deadline, OutOfTime};
+use crate::manifest::{Contents, Manifest};
+use crate::progress::{Progress, Stage};
+use crate::snapshot::{self, JournalMode, Snapshot};
+use crate::work_dir::canonical;
+use crate::{LOG, fail_point, text};
+
+/// A snapshot of a database without a write-ahead log holds its writers up; from here on it is
+/// worth a warning.
+const WRITERS_WAITED: Duration = Duration::from_secs(1);
+
+/// Says to whoever must not go on without it that the snapshot passed the check.
+#[derive(Debug, Clone)]
+pub(super) struct Passed(watch::Receiver<bool>);
+
+impl Passed {
+    /// Returns where the check reports, and those who wait for it.
+    pub(super) fn channel() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Waits for the check.
+    ///
+    /// # Errors
+    ///
+    /// If it did not pass. It says itself why: its error goes before this one.
+    pub(super) async fn wait(&self) -> Result<(), BackupError> {
+        match self.0.clone().wait_for(|has_passed| *has_passed).await {
+            Ok(_passed) => Ok(()),
+            Err(_not_passed) => Err(BackupError::Archive(PackError::Abandoned)),
+        }
+    }
+}
+
+impl BackupEngine {
+    /// Makes the consistent copy.
+    pub(super) async fn take_snapshot(
+        &self,
+        run: &Arc<Run>,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<Snapshot, BackupError> {
+        progress.enter(Stage::Snapshot, 0);
+        let started = Instant::now();
+        let database = self.database.clone();
+        let target = run.folder.file("snapshot.db");
+        let busy_timeout = self.busy_timeout.min(deadline.remaining());
+        let held = Arc::clone(run);
+        let taken = blocking::run_at(self.priority, deadline, move |stop| {
+            let taken = snapshot::take(&canonical(&database), &target, busy_timeout, &stop);
+            drop(held);
+            taken
+        });
+        let snapshot = taken
+            .await
+            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Snapshot })??;
+        tracing::info!(
+            target: LOG,
+            database_bytes = snapshot.bytes,
+            "VACUUM INTO completed: {}", text::size(snapshot.bytes)
+        );
+        if snapshot.journal_mode == JournalMode::Rollback && started.elapsed() > WRITERS_WAITED {
+            tracing::warn!(
+                target: LOG,
+                "WARNING: The app's writers had to wait {} for the snapshot; \"PRAGMA \
+                 journal_mode = WAL\" in the app lets them go on",
+                text::seconds(started.elapsed())
+            );
+        }
+        Ok(snapshot)
+    }
+
+    /// Checks the snapshot, and reports to `passing` if it is sound.
+    pub(super) async fn check(
+        &self,
+        run: &Arc<Run>,
+        snapshot: &Snapshot,
+        passing: watch::Sender<bool>,
+        deadline: Deadline,
+    ) -> Result<Verdict, BackupError> {
+        let path = snapshot.path.clone();
+        let held = Arc::clone(run);
+        let checked = blocking::run_at(self.priority, deadline, move |stop| {
+            let checked = check::check(&path, &stop);
+            drop(held);
+            checked
+        });
+        let verdict = checked
+            .await
+            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
+            .map_err(BackupError::Check)?;
+        fail_point::reach("backup.checked");
+        passing.send_replace(true);
+        Ok(verdict)
+    }
+
+    /// Counts and hashes the snapshot, for the manifest that goes before it.
+    pub(super) async fn describe(
+        &self,
+        run: &Arc<Run>,
+        snapshot: &Snapshot,
+        deadline: Deadline,
+    ) -> Result<Manifest, BackupError> {
+        let path = snapshot.path.clone();
+        let held = Arc::clone(run);
+        let counted = blocking::run_at(self.priority, deadline, move |stop| {
+            let contents = Contents::of(&path, &stop);
+            drop(held);
+            contents
+        });
+        let contents = counted
+            .await
+            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
+            .map_err(BackupError::Check)?;
+        Ok(Manifest {
+            database_bytes: snapshot.bytes,
+            journal_mode: snapshot.journal_mode,
+            owner: snapshot.owner,
+            contents: Some(contents),
+            instance: Some(run.instance.clone()),
+            uncompared_with: None,
+        })
+    }
+}
