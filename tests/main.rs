@@ -36,6 +36,9 @@ mod actors;
 // Many instances: each due a little later than its schedule says, always by the same.
 mod jitter;
 
+// A store that thousands of instances share, simulated second by second.
+mod herd;
+
 // Restore drills: the newest backup verified on a schedule, beside the backups and before a stop.
 mod drill;
 
