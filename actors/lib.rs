@@ -6,13 +6,14 @@
 //! into a final backup with a deadline.
 //! How a backup is made is the engine's; HTTP, signals and configuration are the outside's.
 //!
-//! Start reading at [`supervisor`]. The pure parts are [`admission`] and [`schedule`].
+//! Start reading at [`supervisor`]. The pure parts are [`admission`], [`schedule`] and [`jitter`].
 
 pub mod admission;
 pub mod app;
 pub mod backup;
 pub mod child;
 mod death_watch;
+pub mod jitter;
 mod lease;
 pub mod messages;
 pub mod restore;

@@ -12,8 +12,8 @@ use actix::fut::wrap_future;
 use actix::prelude::Request;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use chrono::{DateTime, Utc};
-use simplebackup_engine::LOG;
 use simplebackup_engine::clock::Clock;
+use simplebackup_engine::{LOG, text};
 
 use crate::CRON_LOG;
 use crate::backup::BackupActor;
@@ -110,9 +110,10 @@ async fn tick_forever(schedule: Schedule, job: Job, clock: Arc<dyn Clock>, board
             tracing::warn!(
                 target: LOG,
                 missed,
-                "WARNING: {missed} tick{} missed since {due_at} (suspended, or the clock was set \
+                "WARNING: {missed} tick{} missed since {} (suspended, or the clock was set \
                  forward); one {} now makes up for it",
                 if missed == 1 { " was" } else { "s were" },
+                text::moment(due_at),
                 job.singular()
             );
             board.record(&Event::TicksMissed(missed));

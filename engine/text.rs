@@ -31,6 +31,17 @@ pub fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }
 
+/// Returns a duration to the second, below a minute to a tenth of one: `2.4s`, `7m12s`, `1h07m12s`.
+#[must_use]
+pub fn span(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    match (secs / 3600, secs / 60 % 60, secs % 60) {
+        (0, 0, _) => seconds(duration),
+        (0, minutes, secs) => format!("{minutes}m{secs:02}s"),
+        (hours, minutes, secs) => format!("{hours}h{minutes:02}m{secs:02}s"),
+    }
+}
+
 /// Returns an age in its largest whole unit: `41s`, `41m`, `5h`, `12d`.
 #[must_use]
 pub fn age(age: Duration) -> String {
@@ -106,6 +117,21 @@ mod tests {
         ];
         for (bytes, expect) in cases {
             assert_eq!(size(bytes), expect, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn spans_are_told_to_the_second() {
+        let cases = [
+            (2_400, "2.4s"),
+            (59_900, "59.9s"),
+            (60_000, "1m00s"),
+            (432_999, "7m12s"),
+            (3_600_000, "1h00m00s"),
+            (86_399_000, "23h59m59s"),
+        ];
+        for (millis, expect) in cases {
+            assert_eq!(span(Duration::from_millis(millis)), expect, "{millis} ms");
         }
     }
 

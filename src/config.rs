@@ -73,6 +73,8 @@ pub struct Config {
     pub verify_schedule: Option<Schedule>,
     /// `verify.timeout`: how long that may take.
     pub verify_timeout: Duration,
+    /// `schedule.jitter`: less than so much later than both schedules say is this instance due.
+    pub jitter: Duration,
     /// `shutdown.app_timeout`: how long the app may take to leave.
     pub app_timeout: Duration,
     /// `shutdown.backup_timeout`: how long the final backup may take.

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use simplebackup_actors::SERVER_LOG;
 use simplebackup_actors::app::Application;
 use simplebackup_actors::backup::BackupPlan;
+use simplebackup_actors::jitter::offset_within;
 use simplebackup_actors::messages::{Shutdown, StopCause};
 use simplebackup_actors::restore::RestorePlan;
 use simplebackup_actors::status::{Event, Observer, StatusBoard};
 use simplebackup_actors::supervisor::{Ended, Plan, Protection, Supervisor};
 use simplebackup_actors::verify::VerifyPlan;
+use simplebackup_actors::{CRON_LOG, SERVER_LOG};
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::{Clock, SystemClock};
 use simplebackup_engine::deadline::Deadline;
@@ -21,7 +22,7 @@ use simplebackup_engine::lease::Lease;
 use simplebackup_engine::restore::{Fallback, RestoreEngine};
 use simplebackup_engine::store::{BackupStore, StoreError, StoreKind};
 use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonical};
-use simplebackup_engine::{LOG, disk, preflight, sqlite};
+use simplebackup_engine::{LOG, disk, preflight, sqlite, text};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -205,7 +206,7 @@ pub(crate) fn log_start_failure(error: &ServiceError) {
         ServiceError::Store { kind, root, source } => log_store_failure(source, *kind, root),
         other => tracing::error!(
             target: SERVER_LOG,
-            "FATAL: {}", simplebackup_engine::text::chain(other)
+            "FATAL: {}", text::chain(other)
         ),
     }
 }
@@ -278,6 +279,7 @@ fn protect(
 }
 
 fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Protection {
+    let offset = offset_of_this_instance(config, store.location());
     let engine = backup_engine(config, store.clone(), Arc::clone(clock));
     Protection {
         restore: RestorePlan {
@@ -288,13 +290,31 @@ fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Pr
         },
         restore_timeout: config.restore_timeout + config.lease_wait.unwrap_or_default(),
         backup: BackupPlan { engine, run_timeout: config.backup_timeout, clock: Arc::clone(clock) },
-        schedule: config.schedule.clone(),
-        verify: config
-            .verify_schedule
-            .clone()
-            .map(|schedule| VerifyPlan { schedule, timeout: config.verify_timeout }),
+        schedule: config.schedule.clone().delayed_by(offset),
+        verify: config.verify_schedule.clone().map(|schedule| VerifyPlan {
+            schedule: schedule.delayed_by(offset),
+            timeout: config.verify_timeout,
+        }),
         final_timeout: config.final_timeout,
     }
+}
+
+/// Returns how much later than its schedules this instance is due, and says so once.
+fn offset_of_this_instance(config: &Config, store: &str) -> Duration {
+    if config.jitter.is_zero() {
+        return Duration::ZERO;
+    }
+    // Not the canonical path: where links lead may change when the database is restored.
+    let database = absolute(&config.database);
+    let host = rustix::system::uname();
+    let offset = offset_within(config.jitter, host.nodename().to_bytes(), &database, store);
+    tracing::info!(
+        target: CRON_LOG,
+        offset_ms = offset.as_millis() as u64,
+        "This instance is due {} later than its schedule says (schedule.jitter)",
+        text::span(offset)
+    );
+    offset
 }
 
 /// Makes the engine that the configuration describes.

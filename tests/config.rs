@@ -234,6 +234,22 @@ fn durations_have_their_units() {
 }
 
 #[test]
+fn jitter_is_a_duration_and_off_by_default() {
+    let jitter = |text| load(&with_variables(&[("SIMPLE_BACKUP_SCHEDULE_JITTER", text)]));
+    assert_eq!(Config::default().jitter, Duration::ZERO);
+    for (text, secs) in [("0s", 0), ("90s", 90), ("15m", 900), ("24h", 24 * 3600)] {
+        assert_eq!(jitter(text).expect(text).jitter, Duration::from_secs(secs));
+    }
+    let machine = Machine::new();
+    let input = with_file(&machine, "[schedule]\njitter = \"5m\"\n", &[]);
+    assert_eq!(load(&input).expect("valid").jitter, Duration::from_mins(5));
+    let told = problems(&with_variables(&[("SIMPLE_BACKUP_SCHEDULE_JITTER", "25h")]));
+    let expected = "SIMPLE_BACKUP_SCHEDULE_JITTER: schedule.jitter = \"25h\" is not accepted; give \
+                    a duration such as \"30s\", \"2m\" or \"1h\", up to \"24h\"";
+    assert_eq!(told, [expected]);
+}
+
+#[test]
 fn a_secret_comes_from_a_file_and_not_from_two_places() {
     let machine = Machine::new();
     let path = machine.path("secret");

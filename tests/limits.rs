@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::db;
-use crate::support::process::{Machine, STUBBORN, assert_in_order};
+use crate::support::process::{Machine, STUBBORN, assert_in_order, eventually};
 
 /// The app has half a second, the final backup one, and neither is enough. A busy machine can add
 /// to the time that a stop takes, so the best of three counts: a defect would add to each.
@@ -75,4 +75,44 @@ fn peak_kib(mut process: std::process::Child) -> u64 {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Beside the app a backup comes after it; once the app is gone, nothing does.
+#[test]
+fn a_backup_beside_the_app_has_a_low_priority_and_the_final_one_has_not() {
+    let machine = Machine::new();
+    db::create_incompressible(&machine.database(), 48);
+    let mut process = machine.serve_script_with("sleep 1000 & wait", |command| {
+        command
+            .env("SIMPLE_BACKUP_BACKUP_SCHEDULE", "* * * * * *")
+            .env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "100ms");
+    });
+    let own = most_nice(process.pid()).expect("alive");
+    process.wait_for_line("Starting hourly backup...");
+    eventually("a thread at a low priority", || most_nice(process.pid()) >= Some(own + 10));
+
+    process.wait_for_line("Backup completed in ");
+    process.signal(Signal::TERM);
+    process.wait_for_line("Starting shutdown backup...");
+    let mut seen = Vec::new();
+    while let Some(niceness) = most_nice(process.pid()) {
+        seen.push(niceness);
+    }
+    let (_, lines) = process.wait();
+    assert_in_order(&lines, &["Starting shutdown backup...", "Backup completed in "]);
+    // The threads that pack give way to the one that checks.
+    assert!(seen.iter().all(|niceness| *niceness <= own + 5), "{seen:?}");
+    assert!(seen.contains(&(own + 5)), "it was not looked at in time");
+}
+
+/// Returns the niceness of the thread that has the most; nothing once the process is gone.
+fn most_nice(pid: u32) -> Option<i64> {
+    let niceness = |stat: String| -> Option<i64> {
+        // The name may hold blanks; the niceness is the 17th value behind it (`man 5 proc`).
+        let (_, values) = stat.rsplit_once(')')?;
+        values.split_whitespace().nth(16)?.parse().ok()
+    };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+    stats.flatten().filter_map(niceness).max()
 }

@@ -33,6 +33,12 @@ mod s3;
 // The actors by their messages, on paused time: the gate, ticks, overlap, the stop.
 mod actors;
 
+// Many instances: each due a little later than its schedule says, always by the same.
+mod jitter;
+
+// A store that thousands of instances share, simulated second by second.
+mod herd;
+
 // Restore drills: the newest backup verified on a schedule, beside the backups and before a stop.
 mod drill;
 

@@ -40,6 +40,7 @@ pub(super) struct Draft {
     fallback: bool,
     verify_schedule: Option<Schedule>,
     verify_timeout: Duration,
+    jitter: Duration,
     app_timeout: Duration,
     final_timeout: Duration,
     strict: bool,
@@ -72,6 +73,7 @@ impl Default for Draft {
             fallback: false,
             verify_schedule: None,
             verify_timeout: Duration::from_mins(30),
+            jitter: Duration::ZERO,
             app_timeout: Duration::from_secs(10),
             final_timeout: Duration::from_secs(30),
             strict: false,
@@ -114,8 +116,8 @@ const fn secret(
 }
 
 const TRUTH: &str = "true or false";
-const DURATION: &str = "a duration such as \"30s\", \"2m\" or \"1h\"";
-const TIMEOUT: &str = "a duration such as \"30s\", \"2m\" or \"1h\", not zero";
+const DURATION: &str = "a duration such as \"30s\", \"2m\" or \"1h\", up to \"24h\"";
+const TIMEOUT: &str = "a duration such as \"30s\", \"2m\" or \"1h\", up to \"24h\", not zero";
 const COUNT: &str = "a whole number from 0 to 1000";
 const PLAIN: &str = "a text of plain characters (ASCII), without blanks around it";
 
@@ -168,6 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         },
     ),
     open("verify.timeout", TIMEOUT, |d, raw| put(&mut d.verify_timeout, timeout(raw))),
+    open("schedule.jitter", DURATION, |d, raw| put(&mut d.jitter, duration(raw))),
     open("shutdown.app_timeout", DURATION, |d, raw| put(&mut d.app_timeout, duration(raw))),
     open("shutdown.backup_timeout", TIMEOUT, |d, raw| put(&mut d.final_timeout, timeout(raw))),
     open("shutdown.strict", TRUTH, |d, raw| put(&mut d.strict, truth(raw))),
@@ -276,6 +279,7 @@ impl Draft {
             fallback: self.fallback,
             verify_schedule: self.verify_schedule,
             verify_timeout: self.verify_timeout,
+            jitter: self.jitter,
             app_timeout: self.app_timeout,
             final_timeout: self.final_timeout,
             strict: self.strict,
