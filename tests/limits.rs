@@ -110,7 +110,10 @@ fn most_nice(pid: u32) -> Option<i64> {
     let niceness = |stat: String| -> Option<i64> {
         // The name may hold blanks; the niceness is the 17th value behind it (`man 5 proc`).
         let (_, values) = stat.rsplit_once(')')?;
-        values.split_whitespace().nth(16)?.parse().ok()
+        let mut values = values.split_whitespace();
+        // What has ended waits for us to take notice.
+        values.next().filter(|state| *state != "Z")?;
+        values.nth(15)?.parse().ok()
     };
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
