@@ -21,9 +21,12 @@ use crate::disk::NoRoom;
 use crate::manifest::Manifest;
 use crate::snapshot::Owner;
 
-/// Pieces that may wait between packing and sending, so that a slow network holds packing up
-/// instead of filling memory: of a quarter of a megabyte at most.
-pub const PIECES_IN_FLIGHT: usize = 8;
+/// Pieces that may wait between packing and sending: while one part of an upload travels the next is
+/// packed, half of it at most, and a slow network holds packing up instead of filling memory.
+pub const PIECES_TO_SEND: usize = 40;
+
+/// Pieces that may wait between receiving and unpacking, which is the faster of the two.
+pub const PIECES_RECEIVED: usize = 4;
 
 /// A piece of an archive on its way between the store and the packing thread.
 #[derive(Debug)]

@@ -26,6 +26,9 @@ use crate::progress::Progress;
 /// memory.
 const MEMBER_BYTES: usize = 128 * 1024;
 
+/// The largest piece, so that so many pieces are so many bytes at most.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
 /// Threads that pack; on one processor a single one. More would pay where the processor is what a
 /// backup waits for, but the app is to have most of them.
 const PACKERS_MAX: usize = 2;
@@ -40,7 +43,7 @@ const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 const LEVEL: i32 = 5;
 
 /// Packs as fast as the check beside it goes on, on two processors.
-const LEVEL_OF_LARGE: i32 = 3;
+const LEVEL_OF_LARGE: i32 = 4;
 
 /// Packs the snapshot file into pieces and returns how many bytes they hold together. The last
 /// word, [`Piece::End`], is left to the caller: only after it a backup may become visible.
@@ -121,9 +124,12 @@ fn head(key: BackupKey, manifest: &Manifest) -> io::Result<Bytes> {
     gzip.finish().map(Bytes::from)
 }
 
-fn send(pieces: &mpsc::Sender<Piece>, bytes: Bytes) -> Result<u64, PackError> {
+fn send(pieces: &mpsc::Sender<Piece>, mut bytes: Bytes) -> Result<u64, PackError> {
     let count = bytes.len() as u64;
-    pieces.blocking_send(Piece::Bytes(bytes)).map_err(|_closed| PackError::Abandoned)?;
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
+        pieces.blocking_send(Piece::Bytes(piece)).map_err(|_closed| PackError::Abandoned)?;
+    }
     Ok(count)
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::inspect::Passed;
 use super::{BackupEngine, BackupError, Run};
-use crate::archive::{self, PIECES_IN_FLIGHT, PackError, Piece};
+use crate::archive::{self, PIECES_TO_SEND, PackError, Piece};
 use crate::blocking;
 use crate::deadline::{Deadline, OutOfTime};
 use crate::key::BackupKey;
@@ -85,7 +85,7 @@ impl BackupEngine {
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<u64, BackupError> {
-        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, receiver) = mpsc::channel(PIECES_TO_SEND);
         let &Archive { snapshot, manifest, key } = archive;
         let database_bytes = snapshot.bytes;
         let backup = NewBackup { key, database_bytes, metadata: manifest.entries() };

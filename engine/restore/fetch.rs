@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{Damage, RestoreEngine, RestoreError, work_folder};
-use crate::archive::{self, PIECES_IN_FLIGHT, UnpackError};
+use crate::archive::{self, PIECES_RECEIVED, UnpackError};
 use crate::blocking;
 use crate::check::{self, TableRows, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
@@ -63,7 +63,7 @@ impl RestoreEngine {
             "Downloading {} from {}...",
             text::size(backup.archive_bytes), self.store.kind().short_name()
         );
-        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, receiver) = mpsc::channel(PIECES_RECEIVED);
         let path = folder.file("restored.db");
         let (held, unpacked_path) = (Arc::clone(&folder), path.clone());
         let unpacking = blocking::run(deadline, move |stop| {

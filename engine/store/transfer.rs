@@ -266,8 +266,8 @@ impl Parts {
 }
 
 /// Sends the parts, one after the other, and completes the upload. While one travels the next is
-/// packed only as far as the pieces in flight allow: a part more in memory would be half of all that
-/// a backup takes, and save little, for the check of the snapshot takes longer than its upload.
+/// packed as far as the pieces that may wait allow: a whole part more would be a fifth of all the
+/// memory that a backup takes.
 async fn send_parts(
     upload: &mut dyn MultipartUpload,
     first: PutPayload,
