@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     async fn niceness_at(priority: Priority) -> i32 {
-        let looked = run_at(priority, Deadline::after(Duration::from_secs(60)), |_stop| {
+        let looked = run_at(priority, Deadline::after(Duration::from_mins(1)), |_stop| {
             let started = std::thread::spawn(|| rustix::process::getpriority_process(None));
             let own = rustix::process::getpriority_process(None).expect("told");
             assert_eq!(started.join().expect("no panic").expect("told"), own, "it is inherited");
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "what went wrong")]
     async fn a_panic_goes_on_in_the_caller() {
-        let deadline = Deadline::after(Duration::from_secs(60));
+        let deadline = Deadline::after(Duration::from_mins(1));
         let work = |_stop| panic!("what went wrong");
         let _never: Result<(), OutOfTime> = run(deadline, work).await;
     }
