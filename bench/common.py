@@ -10,15 +10,29 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 # Decimal, as in the goals: 24 MB are 24,000,000 bytes.
 MB = 1_000_000
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class BenchError(Exception):
     """Ends the script: what happened, with what the failed tool itself said."""
+
+
+def exit_code(main):
+    """Runs a script and returns its exit code: 2 for whatever goes wrong."""
+    try:
+        return main()
+    except BenchError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+    except Exception:
+        # A defect of ours: where it happened is what is to be known.
+        traceback.print_exc()
+    return 2
 
 
 class Work:
@@ -31,7 +45,7 @@ class Work:
         self.count = 0
         atexit.register(self.end)
         # As an exception, so that `finally` and `atexit` come to their turn.
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, interrupt)
 
     def at_end(self, deed):
@@ -78,7 +92,9 @@ class Work:
 
 
 def interrupt(number, _frame):
-    """Turns a signal into an ordinary end of the script."""
+    """Turns a signal into an ordinary end of the script. A second one must not break off that."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     raise BenchError(f"stopped by {signal.Signals(number).name}")
 
 

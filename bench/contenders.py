@@ -47,7 +47,7 @@ def backups(tools, server):
     again = litestream_files(server, "litestream-again")
     repository = f"s3:http://{server.host}/{BUCKET}/restic"
     secrets = keys() | {"RESTIC_PASSWORD": "test", "RESTIC_REPOSITORY": repository}
-    return [
+    ways = [
         Contender(OURS, [tools.ours, "backup"], "ours", our_env(server)),
         Contender(PIPELINE, pipeline(tools, server, tools.gzip, "spec"), "spec", keys()),
         Contender(
@@ -74,8 +74,10 @@ def backups(tools, server):
             # A repository of its own for each run: what is in one already costs nothing again.
             [[tools.restic, "--cache-dir", "tmp/cache", "init"]],
         ),
-        Contender(LIMIT, tools.limit.command("app.db", "tmp/snapshot.db")),
     ]
+    if tools.limit:
+        ways.append(Contender(LIMIT, tools.limit.command("app.db", "tmp/snapshot.db")))
+    return ways
 
 
 def restores(tools, server):
