@@ -144,7 +144,7 @@ def free_port():
 
 
 def wait_for(what, claim, seconds, process=None):
-    """Waits until `claim()` holds. Raises BenchError when it does not in time, or `process` ended."""
+    """Waits until `claim()` holds. Raises BenchError when it does not in time or `process` ends."""
     end = time.monotonic() + seconds
     while not claim():
         if process and process.poll() is not None:

@@ -53,7 +53,8 @@ class Server:
         # A sweep through deleted objects would run beside some measurement; the server's end frees
         # their disk soon enough.
         words += ["-master.vacuumIntervalSeconds", 86_400]
-        words += ["-s3.cert.file", self.folder / "cert.pem", "-s3.key.file", self.folder / "key.pem"]
+        words += ["-s3.cert.file", self.folder / "cert.pem"]
+        words += ["-s3.key.file", self.folder / "key.pem"]
         return words + [word for name, number in named.items() for word in (f"-{name}", number)]
 
     def answers(self):

@@ -114,7 +114,7 @@ def measure_writes(work, tools, database, synchronous, rounds):
 
 
 def span(act):
-    """Does something over and over for a window's length; returns when it began and when it ended."""
+    """Does something over and over for a window's length; returns its beginning and its end."""
     started = time.monotonic()
     while time.monotonic() < started + WINDOW_MIN:
         act()
