@@ -7,17 +7,19 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
 use std::time::Duration;
 
-use actix_http::HttpService;
+use actix_http::{HttpService, Request};
 use actix_service::map_config;
-use actix_web::dev::{AppConfig, Service, ServiceFactory};
+use actix_web::dev::{AppConfig, Service, ServiceFactory, ServiceResponse, fn_factory};
 use actix_web::web::Data;
-use futures::future::select_all;
+use futures::future::{ready, select_all};
 use simplebackup_actors::SERVER_LOG;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+use super::unread::Answer;
 use super::{Shared, routes};
 
 /// How long a client may take to send its request's head, and be silent between two requests.
@@ -59,12 +61,18 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts connections and serves them, until it is dropped: so are they then.
 pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Data<Shared>) {
+    // What routes can be told of where they are called from; none asks.
+    let routes = map_config(routes(shared), |()| AppConfig::default());
+    let Ok(routes) = routes.new_service(()).await.map(Rc::new) else {
+        tracing::error!(target: SERVER_LOG, "ERROR: The routes could not be set up");
+        return;
+    };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = accept(&listeners), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, peer)) => {
-                    connections.spawn_local(converse(stream, peer, shared.clone()));
+                    connections.spawn_local(converse(stream, peer, Rc::clone(&routes)));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -93,15 +101,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Answers the requests of one connection.
-async fn converse(stream: TcpStream, peer: SocketAddr, shared: Data<Shared>) {
-    // The configuration tells routes what they are called from outside, which none asks.
-    let routes = map_config(routes(shared), |()| AppConfig::default());
+async fn converse<R>(stream: TcpStream, peer: SocketAddr, routes: Rc<R>)
+where
+    R: Service<Request, Response = ServiceResponse<Answer>, Error = actix_web::Error> + 'static,
+{
     let http = HttpService::build()
         .client_request_timeout(CLIENT_TIMEOUT)
         .keep_alive(CLIENT_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .h1(routes);
-    // Err: it has been logged. Only what `routes` sets up could fail, and nothing there does.
+        .h1(fn_factory(move || ready(Ok::<_, ()>(Rc::clone(&routes)))));
+    // Err: cannot be, the routes are there already.
     let Ok(http) = http.new_service(()).await else { return };
     if let Err(error) = http.call((stream, Some(peer))).await {
         tracing::debug!(target: SERVER_LOG, "A connection ended: {error}");
