@@ -122,8 +122,8 @@ fn most_nice(pid: u32) -> Option<i64> {
     stats.flatten().filter_map(niceness).max()
 }
 
-/// At most once a minute, by the schedule; a window of five seconds in which that falls, or in which
-/// a thread of the start ends, is measured again.
+/// But the scheduler's look at the clock, once a minute. Five seconds in which that falls, or in which
+/// a thread of the start ends, are not the best of three.
 #[test]
 fn nothing_wakes_an_idle_service_before_or_after_a_request() {
     let machine = Machine::new();

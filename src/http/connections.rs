@@ -2,8 +2,7 @@
 //!
 //! `HttpServer` of actix-web would do it too, but wakes four times a second as long as it exists, to
 //! have the time at hand for its answers. That clock belongs to an `HttpService`; one for each
-//! connection ends with it, and a service that nobody asks sleeps
-//! ([decision 19](../../../docs/decisions/0019-connections-are-accepted-by-us.md)).
+//! connection ends with it, and a service that nobody asks sleeps (decision 19).
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
