@@ -115,3 +115,22 @@ where
         tracing::debug!(target: SERVER_LOG, "A connection ended: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `localhost` stands for two addresses on many machines.
+    #[tokio::test]
+    async fn every_listener_is_heard() {
+        let listeners =
+            [bind("127.0.0.1:0"), bind("127.0.0.1:0")].map(|bound| bound.expect("free"));
+        let listeners = listeners.into_iter().flatten().collect::<Vec<_>>();
+        for listener in [&listeners[1], &listeners[0], &listeners[1]] {
+            let address = listener.local_addr().expect("known");
+            let client = TcpStream::connect(address).await.expect("connected");
+            let (_, peer) = accept(&listeners).await.expect("accepted");
+            assert_eq!(peer, client.local_addr().expect("known"));
+        }
+    }
+}
