@@ -25,8 +25,8 @@ use crate::schedule::Schedule;
 use crate::status::{Event, StatusBoard};
 use crate::verify::{self, VerifyActor};
 
-/// The longest wait between two looks at the wall clock: a changed clock is noticed within it,
-/// and an idle service wakes up once a minute.
+/// The longest wait between two looks at the wall clock: a changed clock is noticed within it, and
+/// nothing else wakes an idle service. Tokio's timer wheel wakes three times for one such wait.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Sends ticks; see the module.

@@ -4,6 +4,7 @@
 //! starts before the restore and stops last. What clients may cost it is bounded: connections, the
 //! time for a request's head, and bodies, of which none is read.
 
+mod connections;
 mod unread;
 mod view;
 
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use actix_web::dev::Server;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, get, head, post, resource};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{App, HttpRequest, HttpResponse};
 use simplebackup_actors::backup::BackupActor;
 use simplebackup_actors::messages::{Backup, BackupRequestError, ResumePruning, Trigger};
 use simplebackup_actors::status::{Phase, StatusBoard};
@@ -25,20 +26,11 @@ use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::secret::Secret;
 use simplebackup_engine::text;
 use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
-
-/// How long a client may take to send its request's head, and be silent between two requests.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long an answer may take to be read by a client that still sends, until it is cut off.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Connections beyond this wait. Probes and scrapers need a handful; the rest is for those that
-/// open many and send nothing, until `CLIENT_TIMEOUT` ends them. Each takes a file descriptor, of
-/// which a process often has 1024: backups need some too.
-const CONNECTIONS_MAX: usize = 256;
 
 /// How long the removal of the mark of a suspension may take: one request and its retries.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,39 +51,41 @@ pub(crate) struct Shared {
 
 /// A server that listens.
 pub(crate) struct Listening {
-    /// Serves while it is polled.
-    pub(crate) server: Server,
+    /// Serves until it is aborted, which ends all connections.
+    pub(crate) server: JoinHandle<()>,
     /// Where it really listens: `:0` asks the system for a free port.
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
-/// Binds `address` and starts to serve.
+/// Binds `address` and starts to serve, on this thread.
 pub(crate) fn serve(address: &str, shared: Shared) -> io::Result<Listening> {
-    let shared = Data::new(shared);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .wrap(from_fn(unread::leave_body_unread))
-            .service(resource("/health").route(get().to(health)).route(head().to(health)))
-            .service(resource("/health/ready").route(get().to(ready)).route(head().to(ready)))
-            .service(resource("/health/backup-status").route(get().to(backup_status)))
-            .service(resource("/status").route(get().to(status)))
-            .service(resource("/metrics").route(get().to(metrics)))
-            .service(resource("/backup").route(post().to(back_up)))
-            .service(resource("/retention/resume").route(post().to(resume_pruning)))
-    })
-    .workers(1)
-    .worker_max_blocking_threads(1)
-    .max_connections(CONNECTIONS_MAX)
-    .client_request_timeout(CLIENT_TIMEOUT)
-    .keep_alive(CLIENT_TIMEOUT)
-    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-    .shutdown_timeout(0)
-    // Signals are the supervisor's.
-    .disable_signals()
-    .bind(address)?;
-    let addresses = server.addrs();
-    Ok(Listening { server: server.run(), addresses })
+    let listeners = connections::bind(address)?;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    let server = actix::spawn(connections::serve(listeners, Data::new(shared)));
+    Ok(Listening { server, addresses })
+}
+
+fn routes(
+    shared: Data<Shared>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<unread::Answer>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(shared)
+        .wrap(from_fn(unread::leave_body_unread))
+        .service(resource("/health").route(get().to(health)).route(head().to(health)))
+        .service(resource("/health/ready").route(get().to(ready)).route(head().to(ready)))
+        .service(resource("/health/backup-status").route(get().to(backup_status)))
+        .service(resource("/status").route(get().to(status)))
+        .service(resource("/metrics").route(get().to(metrics)))
+        .service(resource("/backup").route(post().to(back_up)))
+        .service(resource("/retention/resume").route(post().to(resume_pruning)))
 }
 
 async fn health() -> HttpResponse {

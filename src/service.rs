@@ -25,6 +25,7 @@ use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonica
 use simplebackup_engine::{LOG, disk, preflight, sqlite, text};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreChoice};
 use crate::exit::{exit_code, log_store_failure};
@@ -32,9 +33,6 @@ use crate::http::{self, Listening, Shared};
 use crate::metrics::Metrics;
 use crate::signals::Signals;
 use crate::snitch::{Pinging, Snitch};
-
-/// How long the routes may take to close.
-const HTTP_STOP: Duration = Duration::from_millis(100);
 
 /// The service in front of one app and its database.
 pub struct Service {
@@ -215,23 +213,14 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn listen(
-    config: &Config,
-    shared: Shared,
-) -> Result<Option<actix_web::dev::ServerHandle>, ServiceError> {
+fn listen(config: &Config, shared: Shared) -> Result<Option<JoinHandle<()>>, ServiceError> {
     let Some(address) = &config.http_address else { return Ok(None) };
     let Listening { server, addresses } = http::serve(address, shared)
         .map_err(|source| ServiceError::Listen { address: address.clone(), source })?;
-    let handle = server.handle();
-    actix::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(target: SERVER_LOG, "ERROR: The HTTP server ended: {error}");
-        }
-    });
     for address in addresses {
         tracing::info!(target: SERVER_LOG, "Listening on http://{address}");
     }
-    Ok(Some(handle))
+    Ok(Some(server))
 }
 
 /// Makes the folder of the database, takes its lock, warns of what is unsafe.
@@ -349,7 +338,7 @@ fn observers(metrics: &Arc<Metrics>, snitch: Option<Snitch>) -> Vec<Observer> {
 /// Lets the last ping go out in what the final backup has left of its time, then stops HTTP: until
 /// here it told how the stop went.
 async fn finish(
-    server: Option<actix_web::dev::ServerHandle>,
+    server: Option<JoinHandle<()>>,
     pinging: Option<Pinging>,
     last_ping: Option<Deadline>,
 ) {
@@ -357,6 +346,8 @@ async fn finish(
         pinging.finish(deadline).await;
     }
     if let Some(server) = server {
-        let _stopped_or_not = tokio::time::timeout(HTTP_STOP, server.stop(false)).await;
+        server.abort();
+        // Err: it was aborted. Here nothing listens any more.
+        let _aborted = server.await;
     }
 }

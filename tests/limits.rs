@@ -1,12 +1,14 @@
-//! What the service may take: time at the stop, memory at any size.
+//! What the service may take: time at the stop, memory at any size, nothing while it is idle.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::db;
-use crate::support::process::{Machine, STUBBORN, assert_in_order, eventually};
+use crate::support::process::{Machine, STUBBORN, assert_in_order, eventually, get};
 
 /// The app has half a second, the final backup one, and neither is enough. A busy machine can add
 /// to the time that a stop takes, so the best of three counts: a defect would add to each.
@@ -118,4 +120,40 @@ fn most_nice(pid: u32) -> Option<i64> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
     stats.flatten().filter_map(niceness).max()
+}
+
+/// But the scheduler's look at the clock, once a minute. Five seconds in which that falls, or in which
+/// a thread of the start ends, are not the best of three.
+#[test]
+fn nothing_wakes_an_idle_service_before_or_after_a_request() {
+    let machine = Machine::new();
+    machine.create_database(10);
+    let mut process = machine.serve_script("exec sleep 1000");
+    let address = process.http_address();
+    eventually("the app runs", || get(&address, "/health/ready").status == 200);
+    let is_idle = || (0..3).map(|_| wake_ups(process.pid())).find(|wake_ups| *wake_ups <= 1);
+    assert!(is_idle().is_some(), "after the start");
+    assert_eq!(get(&address, "/status").status, 200);
+    assert!(is_idle().is_some(), "after a request");
+}
+
+/// Returns how often threads of a process went to sleep within five seconds: as often as they woke.
+fn wake_ups(pid: u32) -> u64 {
+    let before = sleeps(pid);
+    std::thread::sleep(Duration::from_secs(5));
+    let after = sleeps(pid);
+    let ended = before.keys().filter(|thread| !after.contains_key(*thread)).count();
+    let since = |(thread, sleeps): (&OsString, &u64)| sleeps - before.get(thread).unwrap_or(&0);
+    ended as u64 + after.iter().map(since).sum::<u64>()
+}
+
+/// Returns how often each thread of a process has gone to sleep.
+fn sleeps(pid: u32) -> HashMap<OsString, u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("alive").flatten();
+    let sleeps = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        Some((thread.file_name(), count?.trim().parse().expect("a number")))
+    };
+    threads.filter_map(sleeps).collect()
 }
