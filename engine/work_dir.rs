@@ -5,6 +5,8 @@
 //! process left is swept by the next job. A living job's folder is told apart by the lock that
 //! the job holds on it, never by age or by process id.
 
+mod shrink;
+
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use self::shrink::shrink;
 use crate::fail_point;
 
 const RUN_LOCK: &str = "run.lock";
@@ -302,6 +305,10 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
+        for file in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            // What cannot be made smaller can still be removed, in one go.
+            let _only_slower = shrink(&file.path());
+        }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(
                 target: crate::LOG,
