@@ -97,7 +97,7 @@ pub struct BackupReport {
     pub fork: Option<Fork>,
     /// What the database holds.
     pub contents: Contents,
-    /// Tables whose structure could not be verified; see [`check`].
+    /// Tables whose structure could not be verified; see [`crate::check`].
     pub unverified_tables: Vec<String>,
 }
 
