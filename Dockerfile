@@ -7,7 +7,8 @@
 #   CMD ["run", "--simple-backup", "--", "./server"]
 #
 # The binary needs glibc 2.36 or newer and the certificates of ca-certificates; your image needs a
-# user who may write to /var/lib/app. Health check and volume are as at the end of this file.
+# user who may write to /var/lib/app. Health check and volume are as at the end of this file. A binary
+# that needs neither, in an image that holds nothing else: deploy/scratch.Dockerfile.
 
 # Both can be replaced where no registry is within reach: see scripts/build-base-images.sh.
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
@@ -32,6 +33,11 @@ RUN mkdir src tests \
 COPY actors actors
 COPY engine engine
 COPY src src
+COPY build.rs config.toml docker-compose.yml ./
+COPY deploy deploy
+# The history is not in here, so --version has to be told:
+#   docker build --build-arg SIMPLEBACKUP_COMMIT="$(git log -1 --format='%h %cs')" …
+ARG SIMPLEBACKUP_COMMIT
 RUN cargo build --release --locked --package simplebackup --bin simplebackup
 
 FROM ${RUNTIME_IMAGE}

@@ -35,6 +35,11 @@ pub trait Application {
     /// When this returns the app no longer writes to the database.
     fn drain(&mut self, deadline: Deadline) -> LocalBoxFuture<'static, AppEnd>;
 
+    /// Returns whether the app runs in this process. What is done to its thread is done to the app then.
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
     /// Ends the app by force at once, also in the middle of a drain: a second signal has abandoned
     /// the stop, and the process is about to exit. Nothing to do for an app that exits with it.
     fn abandon(&mut self) {}
@@ -106,6 +111,10 @@ pub enum AppError {
 pub struct NoApp;
 
 impl Application for NoApp {
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     fn start(
         &mut self,
         _restored: Restored,

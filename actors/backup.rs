@@ -2,7 +2,9 @@
 //!
 //! Its mailbox stays open while a backup runs, so that a second request is answered "in
 //! progress" at once and the final one can queue. What may run is decided by [`crate::admission`];
-//! how it runs is the engine's.
+//! how it runs is the engine's, what runs before and after it is [`crate::hook`]'s.
+
+mod job;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,24 +15,21 @@ use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
 use simplebackup_engine::blocking::{CLEAN_UP, Priority};
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
-use simplebackup_engine::lease::Fork;
+use simplebackup_engine::processors::OneLeftFree;
 use simplebackup_engine::progress::{Progress, Stage};
-use simplebackup_engine::store::{Inventory, Patience, StoreError};
+use simplebackup_engine::store::StoreError;
 use simplebackup_engine::{LOG, text};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 
 use crate::admission::{Admission, Decision, Next, Request};
 use crate::death_watch::DeathWatch;
-use crate::lease;
+use crate::hook::{HookedError, Hooks, Hurry};
 use crate::messages::{Backup, BackupRequestError, ResumePruning, Tick, Trigger};
 use crate::status::{CurrentRun, Event, StatusBoard};
 
 /// How long the look at the store after the start may take; it only feeds the status.
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The pause between two looks at the lock of another process, while the final backup waits.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long after its deadline a run has ended: its stopped work is given a moment to clean up.
 const RUN_ENDS_WITHIN: Duration = CLEAN_UP.saturating_add(Duration::from_millis(50));
@@ -46,6 +45,10 @@ pub struct BackupPlan {
     pub run_timeout: Duration,
     /// Tells the time for reports.
     pub clock: Arc<dyn Clock>,
+    /// What runs before and after each backup.
+    pub hooks: Hooks,
+    /// Whether the app runs on this thread, which no backup may keep off a processor then.
+    pub is_app_in_process: bool,
 }
 
 /// Makes backups; see the module.
@@ -68,6 +71,8 @@ struct Run {
     current: CurrentRun,
     started: Instant,
     waiting: Vec<oneshot::Sender<Answer>>,
+    /// Tells the hooks of this run that the final backup waits.
+    hurry: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -109,7 +114,12 @@ impl BackupActor {
             Decision::RefuseShuttingDown => {
                 return self.refuse(trigger, BackupRequestError::ShuttingDown);
             }
-            Decision::Queue => self.queued = Some(QueuedFinal { deadline, waiting: vec![sender] }),
+            Decision::Queue => {
+                if let Some(run) = &self.running {
+                    run.hurry.send_replace(true);
+                }
+                self.queued = Some(QueuedFinal { deadline, waiting: vec![sender] });
+            }
             Decision::Join => match (&mut self.queued, &mut self.running) {
                 (Some(queued), _) => queued.waiting.push(sender),
                 (None, Some(run)) => run.waiting.push(sender),
@@ -118,7 +128,8 @@ impl BackupActor {
             },
         }
         // A run ends by its own deadline; this one ends the wait behind another run.
-        let patience = Deadline::after(deadline.remaining() + RUN_ENDS_WITHIN);
+        let late = RUN_ENDS_WITHIN + self.plan.hooks.ends_within(trigger);
+        let patience = Deadline::after(deadline.remaining() + late);
         let (board, clock, since) =
             (self.board.clone(), Arc::clone(&self.plan.clock), Instant::now());
         Box::pin(async move {
@@ -168,16 +179,26 @@ impl BackupActor {
         let since = self.plan.clock.now();
         let current = CurrentRun { trigger, since, progress: progress.clone() };
         self.board.record(&Event::BackupStarted(current.clone()));
-        self.running = Some(Run { current, started: Instant::now(), waiting });
+        let (hurry, hurried) = Hurry::new();
+        self.running = Some(Run { current, started: Instant::now(), waiting, hurry });
         let priority = match trigger {
             // Beside the app, which has to go on.
             Trigger::Tick | Trigger::Manual => Priority::Low,
             Trigger::Final => Priority::Normal,
         };
         let engine = self.plan.engine.clone().with_priority(priority);
+        let (hooks, is_app_in_process) = (self.plan.hooks.clone(), self.plan.is_app_in_process);
         // A task of its own: a panic in it becomes a value, and it outlives this actor, with the
         // lock that keeps a successor from running beside it.
-        let job = actix::spawn(async move { run_job(&engine, trigger, deadline, &progress).await });
+        let job = actix::spawn(async move {
+            let made = Box::pin(async {
+                // Not around the hooks: what they start would inherit it. Nor on the app's own thread.
+                let is_beside = priority == Priority::Low && !is_app_in_process;
+                let _beside_the_app = is_beside.then(OneLeftFree::begin);
+                job::back_up(&engine, trigger, deadline, &progress).await
+            });
+            hooks.around((trigger, &hurried), engine.database(), deadline, made).await
+        });
         ctx.spawn(
             actix::fut::wrap_future(job)
                 .map(|joined, actor: &mut Self, ctx| actor.finished(joined, ctx)),
@@ -187,17 +208,18 @@ impl BackupActor {
     /// Reports the run that is over to everyone, and runs the final backup if it waits.
     fn finished(
         &mut self,
-        joined: Result<Result<BackupReport, BackupError>, JoinError>,
+        joined: Result<Result<BackupReport, HookedError>, JoinError>,
         ctx: &mut Context<Self>,
     ) {
         let Some(run) = self.running.take() else { return };
         let trigger = run.current.trigger;
         let answer = match joined {
             Ok(Ok(report)) => Ok(report),
-            Ok(Err(BackupError::InProgress { holder })) => {
+            Ok(Err(HookedError::Backup(BackupError::InProgress { holder }))) => {
                 Err(BackupRequestError::InProgressElsewhere { holder })
             }
-            Ok(Err(error)) => Err(BackupRequestError::Failed(Arc::new(error))),
+            Ok(Err(HookedError::Backup(error))) => Err(BackupRequestError::Failed(Arc::new(error))),
+            Ok(Err(HookedError::Hook(error))) => Err(BackupRequestError::Hook(Arc::new(error))),
             Err(error) => Err(BackupRequestError::Panicked(panic_text(error))),
         };
         self.announce(trigger, run.started.elapsed(), &answer);
@@ -252,13 +274,17 @@ impl Actor for BackupActor {
         }
         let (engine, board) = (self.plan.engine.clone(), self.board.clone());
         actix::spawn(async move {
-            match survey(&engine, Deadline::after(SURVEY_TIMEOUT)).await {
+            match job::survey(&engine, Deadline::after(SURVEY_TIMEOUT)).await {
                 Ok((inventory, fork)) => board.record(&Event::StoreSurveyed { inventory, fork }),
-                Err(error) => tracing::warn!(
-                    target: LOG,
-                    error = %text::chain(&error),
-                    "WARNING: The next backup is likely to fail: {}", text::chain(&error)
-                ),
+                Err(error) => {
+                    let error = text::chain(&error);
+                    board.record(&Event::SurveyFailed(error.clone()));
+                    tracing::warn!(
+                        target: LOG,
+                        error,
+                        "WARNING: The next backup is likely to fail: {error}"
+                    );
+                }
             }
         });
     }
@@ -298,42 +324,6 @@ impl Handler<ResumePruning> for BackupActor {
             board.record(&Event::PruningResumed);
             Ok(())
         })
-    }
-}
-
-/// Reads what the store has of ours: in the line, or beside it.
-async fn survey(
-    engine: &BackupEngine,
-    deadline: Deadline,
-) -> Result<(Inventory, Option<Fork>), BackupError> {
-    let fork = engine.fork(deadline).await?;
-    let inventory = engine.place_of(fork.as_ref()).inventory(deadline, Patience::FewTries).await?;
-    Ok((inventory, fork))
-}
-
-/// Runs the engine. The final backup waits for another process's run instead of giving up: what
-/// that one stores may be older than the app's last write.
-async fn run_job(
-    engine: &BackupEngine,
-    trigger: Trigger,
-    deadline: Deadline,
-    progress: &Progress,
-) -> Result<BackupReport, BackupError> {
-    loop {
-        match engine.back_up(deadline, progress).await {
-            Err(BackupError::InProgress { .. })
-                if trigger == Trigger::Final && deadline.remaining() > LOCK_PAUSE =>
-            {
-                tokio::time::sleep(LOCK_PAUSE).await;
-            }
-            Ok(report) => {
-                if trigger == Trigger::Final {
-                    lease::release(engine, deadline).await;
-                }
-                return Ok(report);
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
 

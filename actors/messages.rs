@@ -11,13 +11,14 @@ use simplebackup_engine::store::StoreError;
 use thiserror::Error;
 
 use crate::app::{AppEnd, AppError};
+use crate::hook::HookError;
 
 /// Who asked for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
     /// The schedule.
     Tick,
-    /// A person, over HTTP.
+    /// A person, over HTTP or by the command `backup`.
     Manual,
     /// The stop.
     Final,
@@ -144,6 +145,9 @@ pub enum BackupRequestError {
     /// It was tried and failed.
     #[error("{}", simplebackup_engine::text::chain(&**.0))]
     Failed(Arc<BackupError>),
+    /// It was not tried: `hooks.before_backup` failed.
+    #[error("{}", simplebackup_engine::text::chain(&**.0))]
+    Hook(Arc<HookError>),
     /// A defect of this program.
     #[error("backup panicked: {0}; this is a defect, please report it")]
     Panicked(String),
@@ -163,12 +167,12 @@ impl BackupRequestError {
     }
 }
 
-/// To the verify actor: a restore drill is due.
+/// To the verify actor: a restore drill is due, or a person wants one.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Drilled, VerifyRequestError>")]
 pub struct Verify {
-    /// The time in the schedule, not the time of sending.
-    pub due_at: DateTime<Utc>,
+    /// Who asks: the schedule or a person.
+    pub trigger: Trigger,
 }
 
 /// To the verify actor: end the drill that runs, and begin no other.

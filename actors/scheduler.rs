@@ -1,9 +1,9 @@
 //! The actor that says when: it sends a `Tick` or a `Verify` at each due time of their schedules,
 //! and awaits the reply.
 //!
-//! Due times are wall-clock times, waits run on the monotonic clock, and the two part ways when a
-//! machine is suspended or its clock is set. So no wait is longer than a minute, the wall clock
-//! is read after each, and whatever was missed is said and made up for by one.
+//! Due times are wall-clock times, which a machine that was suspended or a clock that was set jumps
+//! over. The clock ends the wait then, too; it is read after each, and whatever was missed is said and
+//! made up for by one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,6 @@ use crate::messages::{
 use crate::schedule::Schedule;
 use crate::status::{Event, StatusBoard};
 use crate::verify::{self, VerifyActor};
-
-/// The longest wait between two looks at the wall clock: a changed clock is noticed within it, and
-/// nothing else wakes an idle service. Tokio's timer wheel wakes three times for one such wait.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Sends ticks; see the module.
 #[derive(Debug)]
@@ -126,7 +122,7 @@ async fn tick_forever(schedule: Schedule, job: Job, clock: Arc<dyn Clock>, board
                 actix::spawn(await_backup(reply, Arc::clone(&clock), board.clone()));
             }
             Job::Drill(actor) => {
-                let reply = actor.send(Verify { due_at });
+                let reply = actor.send(Verify { trigger: Trigger::Tick });
                 actix::spawn(await_drill(reply, Arc::clone(&clock), board.clone()));
             }
         }
@@ -205,12 +201,11 @@ enum Waited {
     ClockWentBack,
 }
 
-/// Waits until the wall clock shows `due`, in steps of a minute at most.
+/// Waits until the wall clock shows `due`.
 async fn wait_until(due: DateTime<Utc>, clock: &dyn Clock) -> Waited {
     let mut before = clock.now();
     while before < due {
-        let left = (due - before).to_std().unwrap_or_default();
-        tokio::time::sleep(left.min(LONGEST_WAIT)).await;
+        clock.look_again(due).await;
         let now = clock.now();
         if now < before {
             return Waited::ClockWentBack;

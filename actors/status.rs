@@ -12,9 +12,10 @@ use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::lease::Fork;
+use simplebackup_engine::manifest::Manifest;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Drilled, Outcome, RestoreReport};
-use simplebackup_engine::store::{Inventory, Suspension};
+use simplebackup_engine::store::{Inventory, StoredBackup, Suspension};
 use tokio::sync::watch;
 
 use crate::app::AppEnd;
@@ -78,14 +79,24 @@ pub enum Event {
         /// Why backups go beside the line, if they do.
         fork: Option<Fork>,
     },
+    /// What the store holds could not be read at the start: the error in one line.
+    SurveyFailed(String),
+    /// What stored backups say of themselves was read; nothing of those that say nothing.
+    BackupsDescribed(Vec<(BackupKey, Option<Manifest>)>),
     /// A person confirmed that a database that looked emptied is right.
     PruningResumed,
+    /// A restore drill began.
+    VerifyStarted(CurrentRun),
+    /// A restore drill was dropped, by a stop.
+    VerifyStopped,
     /// A restore drill found the newest backup sound.
     Verified(Drilled),
     /// A restore drill failed: a backup that is damaged, or none, or one that can't be had.
     VerifyFailed {
         /// When.
         at: DateTime<Utc>,
+        /// The backup, if it is the one that is to blame.
+        damaged: Option<BackupKey>,
         /// The error in one line.
         error: String,
     },
@@ -101,7 +112,7 @@ pub enum Event {
     ActorsRestarted,
 }
 
-/// A backup that runs.
+/// A backup that runs, or a restore drill.
 #[derive(Debug, Clone)]
 pub struct CurrentRun {
     /// Who asked.
@@ -180,12 +191,18 @@ pub struct Status {
     pub counts: [Counts; 3],
     /// How many backups are stored and their bytes; nothing before the store was asked.
     pub stored: Option<(usize, u64)>,
+    /// Those backups, oldest first.
+    pub backups: Arc<[StoredBackup]>,
+    /// Why what is stored could not be read at the start; until a backup is made.
+    pub survey_error: Option<String>,
     /// Why nothing is deleted, for now.
     pub suspension: Option<Suspension>,
     /// Whether a person confirmed during the run that goes on, whose report does not know it.
     pub resumed_in_run: bool,
     /// Why backups go beside the line, if they do.
     pub fork: Option<Fork>,
+    /// The restore drill that runs.
+    pub drill: Option<CurrentRun>,
     /// The last restore drill of this process that went well.
     pub last_verified: Option<Drilled>,
     /// When the last one that failed did so, and why.
@@ -219,12 +236,21 @@ impl Status {
             Event::BackupRefused { trigger } => self.counts[trigger.index()].refused += 1,
             Event::BackupEndedElsewhere => self.current = None,
             Event::StoreSurveyed { inventory, fork } => self.surveyed(inventory, fork.as_ref()),
+            Event::SurveyFailed(error) => self.survey_error = Some(error.clone()),
+            // Who looks at single backups remembers it; whoever waits for a change hears of one.
+            Event::BackupsDescribed(_) => {}
             Event::PruningResumed => {
                 self.suspension = None;
                 self.resumed_in_run = self.current.is_some();
             }
-            Event::Verified(drilled) => self.last_verified = Some(drilled.clone()),
-            Event::VerifyFailed { at, error } => {
+            Event::VerifyStarted(run) => self.drill = Some(run.clone()),
+            Event::VerifyStopped => self.drill = None,
+            Event::Verified(drilled) => {
+                self.drill = None;
+                self.last_verified = Some(drilled.clone());
+            }
+            Event::VerifyFailed { at, error, .. } => {
+                self.drill = None;
                 self.last_verify_error = Some((*at, error.clone()));
             }
             Event::NextTick(next) => self.next_tick = *next,
@@ -235,6 +261,7 @@ impl Status {
                 self.restarts += 1;
                 // The job of the dead actor may still run, but nobody hears of its end.
                 self.current = None;
+                self.drill = None;
             }
         }
     }
@@ -243,6 +270,7 @@ impl Status {
         match result {
             Ok(Outcome::FromBackup(report)) => {
                 self.stored = Some((report.stored, report.stored_bytes));
+                self.backups = Arc::clone(&report.backups);
                 self.last_backup = Some(LastBackup {
                     key: report.key,
                     at: report.made_at,
@@ -261,6 +289,8 @@ impl Status {
         self.current = None;
         self.counts[trigger.index()].succeeded += 1;
         self.stored = Some((report.stored, report.stored_bytes));
+        self.backups = Arc::clone(&report.backups);
+        self.survey_error = None;
         if !std::mem::take(&mut self.resumed_in_run) {
             self.suspension.clone_from(&report.suspension);
         }
@@ -282,6 +312,8 @@ impl Status {
         self.fork = fork.cloned();
         self.suspension.clone_from(&inventory.suspension);
         self.stored = Some((stored.len(), stored.iter().map(|backup| backup.archive_bytes).sum()));
+        self.backups = stored.as_slice().into();
+        self.survey_error = None;
         self.last_backup = stored.last().map(|backup| LastBackup {
             key: backup.key,
             at: backup.made_at(),

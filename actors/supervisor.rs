@@ -29,7 +29,7 @@ use crate::messages::{Restore, RestoreFailure, Shutdown, StartApp, StopCause};
 use crate::restore::{RestoreActor, RestorePlan};
 use crate::schedule::Schedule;
 use crate::status::{Event, Phase, StatusBoard};
-use crate::verify::VerifyPlan;
+use crate::verify::{VerifyActor, VerifyPlan};
 
 /// Signals that follow the first within this time mean the same stop.
 const ONE_STOP: Duration = Duration::from_secs(1);
@@ -46,9 +46,19 @@ pub struct Plan {
     pub clock: Arc<dyn Clock>,
     /// Where everything is recorded.
     pub board: StatusBoard,
-    /// Where the address of the current backup actor is published: another one after a restart,
-    /// none before the app runs.
-    pub backup_address: watch::Sender<Option<Addr<BackupActor>>>,
+    /// Where the addresses of the current workers are published: others after a restart, none before
+    /// the app runs.
+    pub addresses: watch::Sender<Option<Addresses>>,
+}
+
+/// The actors of which people may ask something.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Takes [`Backup`](crate::messages::Backup) and
+    /// [`ResumePruning`](crate::messages::ResumePruning).
+    pub backup: Addr<BackupActor>,
+    /// Takes [`Verify`](crate::messages::Verify).
+    pub verify: Addr<VerifyActor>,
 }
 
 /// What protects the database.
@@ -62,8 +72,8 @@ pub struct Protection {
     pub backup: BackupPlan,
     /// When they are due.
     pub schedule: Schedule,
-    /// The restore drills, if any.
-    pub verify: Option<VerifyPlan>,
+    /// The restore drills.
+    pub verify: VerifyPlan,
     /// How long the final backup may take.
     pub final_timeout: Duration,
 }
@@ -129,8 +139,8 @@ pub struct Supervisor {
     app_actor: Option<Addr<AppActor>>,
     /// The current ones. Written when they are made or replaced.
     workers: Option<Workers>,
-    /// Tells the outside which backup actor is the current one.
-    backup_address: watch::Sender<Option<Addr<BackupActor>>>,
+    /// Tells the outside which workers are the current ones.
+    addresses: watch::Sender<Option<Addresses>>,
     /// Where the stop is. Written by `enter`, read by every handler.
     phase: Phase,
     /// When the first signal came. Set by the handler of `Shutdown`.
@@ -164,7 +174,7 @@ impl Supervisor {
             app: Some(plan.app),
             app_actor: None,
             workers: None,
-            backup_address: plan.backup_address,
+            addresses: plan.addresses,
             phase: Phase::Starting,
             signalled_at: None,
             restarts: VecDeque::new(),

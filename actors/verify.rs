@@ -1,4 +1,5 @@
-//! The actor that makes restore drills, one at a time, beside the backups.
+//! The actor that makes restore drills, one at a time, beside the backups: when they are due, and
+//! when a person asks for one.
 //!
 //! Its mailbox stays open while one runs, so that a second is refused at once and a stop ends it
 //! at once: a drill only reads, and the next one makes up for it. What a drill is, the engine knows.
@@ -20,17 +21,17 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::backup::panic_text;
 use crate::death_watch::DeathWatch;
-use crate::messages::{StopVerifying, Verify, VerifyRequestError};
+use crate::messages::{StopVerifying, Trigger, Verify, VerifyRequestError};
 use crate::schedule::Schedule;
-use crate::status::{Event, StatusBoard};
+use crate::status::{CurrentRun, Event, StatusBoard};
 
 type Answer = Result<Drilled, VerifyRequestError>;
 
 /// When the newest backup is verified.
 #[derive(Debug, Clone)]
 pub struct VerifyPlan {
-    /// When drills are due.
-    pub schedule: Schedule,
+    /// When drills are due; nothing when only a person asks for one.
+    pub schedule: Option<Schedule>,
     /// How long one may take.
     pub timeout: Duration,
 }
@@ -67,8 +68,11 @@ impl VerifyActor {
         Self { engine, database, timeout, clock, board, state, _death_watch: death_watch }
     }
 
-    fn start(&mut self, ctx: &mut Context<Self>) -> oneshot::Receiver<Answer> {
-        tracing::info!(target: LOG, "Starting restore drill...");
+    fn start(&mut self, trigger: Trigger, ctx: &mut Context<Self>) -> oneshot::Receiver<Answer> {
+        let (since, progress) = (self.clock.now(), Progress::default());
+        let current = CurrentRun { trigger, since, progress: progress.clone() };
+        self.board.record(&Event::VerifyStarted(current));
+        tracing::info!(target: LOG, trigger = trigger.word(), "Starting restore drill...");
         let (asker, answer) = oneshot::channel();
         let (engine, database) = (self.engine.clone(), self.database.clone());
         let deadline = Deadline::after(self.timeout);
@@ -76,14 +80,12 @@ impl VerifyActor {
         // dropped, with this actor or by a stop.
         let job = async move {
             let mut only = JoinSet::new();
-            only.spawn_local(async move {
-                engine.drill(&database, deadline, &Progress::default()).await
-            });
+            only.spawn_local(async move { engine.drill(&database, deadline, &progress).await });
             only.join_next().await
         };
         let drill = ctx
             .spawn(wrap_future(job).map(|joined, actor: &mut Self, _ctx| actor.finished(joined)));
-        self.state = State::Running { since: self.clock.now(), drill, asker };
+        self.state = State::Running { since, drill, asker };
         answer
     }
 
@@ -112,6 +114,11 @@ impl VerifyActor {
                     drilled.key, drilled.counted.in_words(), text::seconds(drilled.took)
                 );
             }
+            // Nothing is wrong with a backup that is not for this machine to open.
+            Err(VerifyRequestError::Failed(error)) if error.is_closed_to_us() => {
+                self.board.record(&Event::VerifyStopped);
+                tracing::warn!(target: LOG, "WARNING: {}", text::chain(&**error));
+            }
             Err(error) => record_failure(&self.board, self.clock.now(), error),
         }
         // Err means that whoever asked has stopped waiting: the log and the status have it.
@@ -121,8 +128,15 @@ impl VerifyActor {
 
 /// Says and records that there was no good drill.
 pub(crate) fn record_failure(board: &StatusBoard, at: DateTime<Utc>, error: &VerifyRequestError) {
+    let damaged = match error {
+        VerifyRequestError::Failed(error) => match &**error {
+            DrillError::Damaged { key, .. } => Some(*key),
+            _ => None,
+        },
+        _ => None,
+    };
     let error = error.to_string();
-    board.record(&Event::VerifyFailed { at, error: error.clone() });
+    board.record(&Event::VerifyFailed { at, damaged, error: error.clone() });
     tracing::error!(target: LOG, error, "ERROR: Restore drill failed: {error}");
 }
 
@@ -133,10 +147,10 @@ impl Actor for VerifyActor {
 impl Handler<Verify> for VerifyActor {
     type Result = ResponseFuture<Answer>;
 
-    fn handle(&mut self, _message: Verify, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Verify, ctx: &mut Self::Context) -> Self::Result {
         let refused = match &self.state {
             State::Idle => {
-                let answer = self.start(ctx);
+                let answer = self.start(message.trigger, ctx);
                 // The sender is dropped only with this actor.
                 return Box::pin(async move {
                     answer.await.unwrap_or(Err(VerifyRequestError::ActorGone))
@@ -157,6 +171,7 @@ impl Handler<StopVerifying> for VerifyActor {
             std::mem::replace(&mut self.state, State::Stopped)
         {
             ctx.cancel_future(drill);
+            self.board.record(&Event::VerifyStopped);
             let _nobody_waits = asker.send(Err(VerifyRequestError::Stopped));
         }
     }

@@ -17,7 +17,7 @@ from server import Server, keys
 
 # Caches of the allocator and connections that nobody uses any more are given back by then.
 SETTLE = 10
-# Two periods and a half of the look at the clock that the service takes once a minute.
+# Long enough to see what comes once a minute.
 IDLE = 150
 TOKEN = "test-token"
 # Long enough for half a gigabyte on a slow disk.

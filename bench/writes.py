@@ -84,11 +84,13 @@ def measure_writes(work, tools, database, synchronous, rounds):
     """Returns the latencies of a writer by turns without and during a backup: `p50` and `p99` in
     seconds, medians over the windows, and how many commits met a lock.
 
-    In real life the server runs on another machine. Here it gets what processor time is left, and
-    keeps its files in memory if there is room: the writer must not wait for its disk.
+    In real life the server runs on another machine. Here it takes the processor time that it needs from
+    the backup, whose processors it shares, and keeps its files in memory if there is room: the writer
+    must wait neither for it nor for its disk.
     """
     server = Server(work, tools, in_memory(work))
     yield_to_others(server.process.pid)
+    keep_off_the_last_processor(server.process.pid)
     folder, env = fresh_folder(work, tools, database, "writes")
     report = folder / "report"
     writer = [sys.executable, __file__, "app.db", synchronous, str(report)]
@@ -152,6 +154,14 @@ def in_memory(work):
         say("the server shares the disk with the writer: /dev/shm has no room")
         return None
     return memory / work.folder.name
+
+
+def keep_off_the_last_processor(process):
+    """Keeps all threads of a process where a backup beside an app stays, too."""
+    processors = sorted(os.sched_getaffinity(0))[:-1]
+    for thread in os.listdir(f"/proc/{process}/task"):
+        if processors:
+            os.sched_setaffinity(int(thread), processors)
 
 
 def yield_to_others(process):

@@ -1,4 +1,10 @@
-# An app behind simplebackup on Nomad 1.4 or newer; the steps are in README.md beside this file.
+# Your app behind simplebackup on Nomad 1.4 or newer: simplebackup.nomad.hcl.
+# config.toml beside this file holds the settings; what stands under "env" wins.
+#
+#   1. An image that holds your app and simplebackup: its name under "image", the app under "args".
+#   2. nomad var put nomad/jobs/app access_key=… secret_key=…
+#   3. client { max_kill_timeout = "60s" } in the configuration of the agents
+#   4. nomad job run simplebackup.nomad.hcl        in the folder of both files
 job "app" {
   type = "service"
 
@@ -54,20 +60,31 @@ job "app" {
       # final backup off: the app has 10 s to leave (shutdown.app_timeout), the backup 30 s
       # (shutdown.backup_timeout), and the rest is slack.
       #
-      # Clients cap this at their own max_kill_timeout, which is 30 s by default: set
-      # client { max_kill_timeout = "60s" } in the agents' configuration, or it has no effect.
+      # Clients cap this at their own max_kill_timeout, which is 30 s by default: without step 3 it
+      # has no effect.
       kill_timeout = "60s"
       kill_signal  = "SIGTERM"
 
       config {
-        # The image that holds your app too; the Dockerfile's first lines show how to make it. With
-        # a version: of ":latest" nobody knows which one runs, and Nomad pulls it at every start.
+        # With a version: of ":latest" nobody knows which one runs, and Nomad pulls it at every start.
         image = "registry.example.com/app:1.0"
         args  = ["run", "--simple-backup", "--", "./server"]
         ports = ["status"]
+
+        # Only the allocation's folder and /tmp are written to, and no right of root is needed.
+        # Docker's own seccomp profile holds besides.
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+        }
       }
 
       env {
+        SIMPLE_BACKUP_CONFIG       = "/local/config.toml"
+        SIMPLE_BACKUP_HTTP_ADDRESS = "0.0.0.0:8080"
         # In the allocation's folder the database outlives a restart of the task, and the restore
         # is skipped. In the container it would go with it, and the newest rows too.
         SIMPLE_BACKUP_DATABASE_PATH = "/alloc/data/database.db"
@@ -77,6 +94,11 @@ job "app" {
         MINIO_USE_SSL               = "true"
         MINIO_ACCESS_KEY_FILE       = "/secrets/access_key"
         MINIO_SECRET_KEY_FILE       = "/secrets/secret_key"
+      }
+
+      template {
+        destination = "local/config.toml"
+        data        = file("config.toml")
       }
 
       # Files rather than variables: "nomad alloc exec … env" and the app's crash reports show

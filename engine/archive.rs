@@ -1,12 +1,16 @@
-//! The archive: a gzip stream of the snapshot, readable by `gunzip` alone.
+//! The archive: a gzip stream of the snapshot, readable by `gunzip` alone, or by `age -d | gunzip`
+//! if it is encrypted.
 //!
 //! What a restore wants to know beside the bytes (the [`Manifest`]) travels in the comment of
 //! the gzip header, which every gunzip skips: it survives any copy between stores and needs no
 //! request of its own. An archive that someone made with stock gzip restores just as well.
 
+mod decrypt;
+mod outlet;
 mod pack;
 mod unpack;
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -15,9 +19,13 @@ use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use thiserror::Error;
 
+pub use self::decrypt::ENCRYPTED_START_BYTES;
+pub use self::outlet::Outlet;
 pub use self::pack::pack;
-pub use self::unpack::unpack;
+pub use self::unpack::{unpack, unpack_encrypted};
 use crate::disk::NoRoom;
+use crate::encryption::Identities;
+use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::snapshot::Owner;
 
@@ -27,6 +35,9 @@ pub const PIECES_TO_SEND: usize = 40;
 
 /// Pieces that may wait between receiving and unpacking, which is the faster of the two.
 pub const PIECES_RECEIVED: usize = 4;
+
+/// Bytes at the start of an archive that hold its header, a name and a manifest: a few hundred.
+pub const HEADER_BYTES_MAX: u64 = 4096;
 
 /// A piece of an archive on its way between the store and the packing thread.
 #[derive(Debug)]
@@ -44,6 +55,15 @@ pub enum PackError {
     /// The snapshot could not be read.
     #[error("snapshot could not be read")]
     Read(#[source] io::Error),
+    /// It could not be encrypted; nothing of it is stored.
+    #[error("archive could not be encrypted, nothing is stored")]
+    Encrypt(#[source] Box<dyn Error + Send + Sync>),
+    /// A plain archive under the name of an encrypted one, or the other way round: a defect.
+    #[error(
+        "archive was about to be stored as {0}, which says something else of its encryption; this is \
+         a defect, please report it"
+    )]
+    OtherForm(BackupKey),
     /// Nobody takes the chunks any more: the upload failed, and says why itself.
     #[error("upload ended early")]
     Abandoned,
@@ -55,6 +75,9 @@ pub enum UnpackError {
     /// Not gzip, cut short, or with bytes that do not belong: the archive is bad.
     #[error("archive is damaged: {0}")]
     Damaged(String),
+    /// None of the identities opens it.
+    #[error("it is encrypted for others, or the header of its encryption is damaged")]
+    NotForUs,
     /// What it unpacks to does not fit.
     #[error("no room for the unpacked database")]
     NoRoom(#[from] NoRoom),
@@ -70,6 +93,21 @@ pub enum UnpackError {
 #[must_use]
 pub fn manifest_at(start: &[u8]) -> Option<Manifest> {
     manifest_in(GzDecoder::new(start).header()?.comment()?)
+}
+
+/// Returns the manifest in the first [`ENCRYPTED_START_BYTES`] of an encrypted archive, if it has one.
+///
+/// # Errors
+///
+/// [`UnpackError::NotForUs`] and [`UnpackError::Damaged`].
+pub fn encrypted_manifest_at(
+    start: &[u8],
+    identities: &Identities,
+) -> Result<Option<Manifest>, UnpackError> {
+    let decrypted = decrypt::decrypt(start, identities, |error| unpack::damage(&error))?;
+    // In small steps: only the first chunk is sure to be whole.
+    let gzip = GzDecoder::new(io::BufReader::with_capacity(1024, decrypted));
+    Ok(gzip.header().and_then(|header| manifest_in(header.comment()?)))
 }
 
 /// Reads a manifest; a comment that someone else's gzip wrote is not ours to judge.

@@ -9,25 +9,27 @@
 mod compare;
 mod error;
 mod inspect;
+mod memory;
 mod prune;
 mod upload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use self::compare::{Before, Memory};
 pub use self::error::BackupError;
 use self::inspect::Passed;
+use self::memory::{Made, Memory};
 pub use self::prune::Pruned;
 use self::upload::Archive;
 use crate::blocking::{self, Priority};
 use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
+use crate::encryption::{Identities, Recipients};
 use crate::instance::Instance;
-use crate::key::BackupKey;
+use crate::key::{BackupKey, Form};
 use crate::lease::{Fork, Lease, Standing};
 use crate::manifest::Contents;
 use crate::progress::{Progress, Stage};
@@ -38,7 +40,7 @@ use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 use crate::{LOG, fail_point, text};
 
 /// How far ahead of the clock a backup's name may be before that is worth a warning.
-const FUTURE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+pub(crate) const FUTURE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 
 /// How long a run waits for locks of the app before it gives up, unless its deadline is nearer.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +55,10 @@ pub struct BackupEngine {
     unchanged: Unchanged,
     priority: Priority,
     lease: Option<Lease>,
+    /// For whom backups are encrypted; nothing for everybody.
+    recipients: Option<Recipients>,
+    /// What opens the backup before, to compare with it.
+    identities: Option<Identities>,
     clock: Arc<dyn Clock>,
     /// Shared by all clones: what the last run of this process stored.
     memory: Arc<Memory>,
@@ -85,6 +91,8 @@ pub struct BackupReport {
     pub stored: usize,
     /// How many bytes they take together.
     pub stored_bytes: u64,
+    /// Those backups, oldest first, as the run's one list and its own deeds have it.
+    pub backups: Arc<[StoredBackup]>,
     /// The surplus backups that were deleted.
     pub deleted: usize,
     /// Why surplus backups could not be deleted. The backup itself is made.
@@ -105,6 +113,7 @@ pub struct BackupReport {
 /// folder goes while a stopped thread still winds down.
 struct Run {
     folder: WorkDir,
+    work: WorkFolder,
     instance: Instance,
     _lock: RunLock,
 }
@@ -126,6 +135,8 @@ impl BackupEngine {
             unchanged: Unchanged::default(),
             priority: Priority::default(),
             lease: None,
+            recipients: None,
+            identities: None,
             clock,
             memory: Arc::default(),
         }
@@ -156,6 +167,26 @@ impl BackupEngine {
     #[must_use]
     pub fn with_lease(mut self, lease: Option<Lease>) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Returns the path of the database, as it was configured.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// Encrypts each backup for these recipients.
+    #[must_use]
+    pub fn with_recipients(mut self, recipients: Option<Recipients>) -> Self {
+        self.recipients = recipients;
+        self
+    }
+
+    /// Lets a run look into encrypted backups before its own.
+    #[must_use]
+    pub fn with_identities(mut self, identities: Option<Identities>) -> Self {
+        self.identities = identities;
         self
     }
 
@@ -253,7 +284,10 @@ impl BackupEngine {
         fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
-        let before = self.memory.before(&self.store, &inventory.backups, deadline).await;
+        self.warn_of_plain_after(newest);
+        let identities = self.identities.as_ref();
+        let before =
+            self.memory.before(&self.store, &inventory.backups, identities, deadline).await;
         manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
         let contents = manifest.contents.clone().unwrap_or_default();
         // First of all: a mark that comes too late is one that a kill can prevent.
@@ -261,7 +295,7 @@ impl BackupEngine {
             .suspend_after_loss(&before, &manifest, inventory.suspension, passed, deadline)
             .await?;
         let same = match self.unchanged {
-            Unchanged::Skip => before.same_as(&contents, newest),
+            Unchanged::Skip => before.same_as(&manifest, newest),
             Unchanged::Upload => None,
         };
         let is_unchanged = same.is_some();
@@ -274,13 +308,14 @@ impl BackupEngine {
             );
             same
         } else {
-            let key = BackupKey::next(self.clock.now(), newest).ok_or(BackupError::NoLaterName)?;
+            let key = self.next_key(newest)?;
             let archive = Archive { snapshot, manifest: &manifest, key };
             let archive_bytes = self.upload(run, &archive, passed, deadline, progress).await?;
             fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
         };
         let ended_at = self.clock.now();
+        self.keep_in_mind(run, &made, &manifest, deadline).await;
         self.memory.remember(&made, manifest);
 
         progress.enter(Stage::Prune, 0);
@@ -288,11 +323,7 @@ impl BackupEngine {
         if !is_unchanged {
             stored.push(made.clone());
         }
-        let pruned = match (&suspension, before) {
-            (Some(suspension), _) => prune::spare(stored, suspension),
-            (None, Before::Unread(_, error)) => prune::put_off(stored, &error),
-            (None, _) => self.prune_surplus(stored, deadline).await,
-        };
+        let pruned = self.prune_if_safe(stored, suspension.as_ref(), &before, deadline).await;
         Ok(BackupReport {
             key: made.key,
             database_bytes: snapshot.bytes,
@@ -301,6 +332,7 @@ impl BackupEngine {
             took: Duration::ZERO,
             stored: pruned.left.len(),
             stored_bytes: pruned.left.iter().map(|backup| backup.archive_bytes).sum(),
+            backups: pruned.left.into(),
             deleted: pruned.deleted.len(),
             delete_warning: pruned.warning,
             suspension,
@@ -309,6 +341,12 @@ impl BackupEngine {
             fork: None,
             unverified_tables: Vec::new(),
         })
+    }
+
+    /// Returns the name of a backup that is made now.
+    fn next_key(&self, newest: Option<BackupKey>) -> Result<BackupKey, BackupError> {
+        let form = if self.recipients.is_some() { Form::Encrypted } else { Form::Plain };
+        BackupKey::next(self.clock.now(), newest, form).ok_or(BackupError::NoLaterName)
     }
 
     /// Backups are named after the newest, so that one with a time far ahead drags all along.
@@ -330,7 +368,7 @@ impl BackupEngine {
         let begun = blocking::run(deadline, move |_stop| {
             // A work folder where there is no database yet would be litter in the wrong place.
             if !database.exists() {
-                return Err(SnapshotError::Missing { path: database }.into());
+                return Err(BackupError::from(SnapshotError::Missing { path: database }));
             }
             let work = WorkFolder::beside(&canonical(&database));
             let lock = work.lock_run().map_err(|error| match error {
@@ -340,6 +378,7 @@ impl BackupEngine {
             let unusable =
                 |source| BackupError::WorkFolder { path: work.path().to_owned(), source };
             let instance = Instance::of(&work).map_err(unusable)?;
+            let kept = Made::kept_in(work.path());
             let folder = work.fresh("backup").map_err(unusable)?;
             if let Err(error) = store.sweep() {
                 tracing::warn!(
@@ -347,8 +386,11 @@ impl BackupEngine {
                     "WARNING: Cannot sweep leftovers in {}: {error}", store.location()
                 );
             }
-            Ok(Run { folder, instance, _lock: lock })
+            Ok((Run { folder, work, instance, _lock: lock }, kept))
         });
-        begun.await.map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting })?
+        let out_of_time = |OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting };
+        let (run, kept) = begun.await.map_err(out_of_time)??;
+        self.memory.recall(kept);
+        Ok(run)
     }
 }

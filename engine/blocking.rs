@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::deadline::{Deadline, OutOfTime};
+use crate::processors;
 
 /// How long stopped work may take to remove its files; SQLite answers within milliseconds.
 pub const CLEAN_UP: Duration = Duration::from_millis(500);
@@ -44,7 +45,8 @@ pub enum Priority {
     /// As much as the app.
     #[default]
     Normal,
-    /// A tenth of what the app gets, and the disk after it; all that the app leaves.
+    /// A tenth of what the app gets, and the disk after it; all that the app leaves, on all processors
+    /// but one.
     Low,
 }
 
@@ -98,13 +100,16 @@ where
 
 /// Runs `work` on a thread of its own, and its panics in this one.
 ///
-/// Who has lowered its priority may not raise it again, and the threads of the pool are shared. And
-/// the memory that a thread gave back goes to the next one only when it has ended: with threads that
-/// stay, what `VACUUM` used is still resident during the check.
+/// Who has lowered its priority may not raise it again, and the threads of the pool are shared. The
+/// processors are chosen anew each time: those of the pool's thread are what its starter had.
 fn on_own_thread<T: Send>(priority: Priority, work: impl FnOnce() -> T + Send) -> T {
     let prepared = || {
-        if priority == Priority::Low {
-            add_niceness(LOW_NICENESS);
+        match priority {
+            Priority::Normal => processors::use_all(),
+            Priority::Low => {
+                add_niceness(LOW_NICENESS);
+                processors::leave_one_free();
+            }
         }
         let result = work();
         give_back_memory();

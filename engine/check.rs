@@ -179,18 +179,21 @@ fn sound(found: Vec<String>) -> Result<(), CheckError> {
 }
 
 fn tables(connection: &Connection) -> Result<Vec<String>, CheckError> {
-    let read = || {
-        let mut statement = connection.prepare(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' \
-             ESCAPE '\\' ORDER BY name",
-        )?;
-        let names = statement.query_map([], |row| row.get(0))?;
-        names.collect::<rusqlite::Result<Vec<String>>>()
-    };
-    read().map_err(broken)
+    tables_of(connection).map_err(broken)
 }
 
-fn quoted(name: &str) -> String {
+/// Returns the names of all tables but SQLite's own, in order.
+pub(crate) fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' \
+         ESCAPE '\\' ORDER BY name",
+    )?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
+
+/// Returns a table's name as SQL spells it.
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

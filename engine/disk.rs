@@ -38,6 +38,15 @@ pub struct NoRoom {
     pub folder: PathBuf,
 }
 
+/// What a job needs of a disk, and what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What the job would write at most.
+    pub needed_bytes: u64,
+    /// What this user may write.
+    pub free_bytes: u64,
+}
+
 /// The disk on which a database lies, and all work on it: the work folder is beside it.
 #[derive(Debug, Clone)]
 pub struct Disk {
@@ -65,6 +74,14 @@ impl Disk {
     /// Makes sure that a file of `bytes` fits, with what SQLite keeps beside it.
     pub fn require(&self, bytes: u64) -> Result<(), NoRoom> {
         self.require_exactly(bytes.saturating_add(MARGIN_BYTES))
+    }
+
+    /// Returns what a file of `bytes` needs, with what SQLite keeps beside it, and what is free;
+    /// nothing where the file system does not tell.
+    #[must_use]
+    pub fn room_for(&self, bytes: u64) -> Option<Room> {
+        let free_bytes = self.space()?.free_bytes;
+        Some(Room { needed_bytes: bytes.saturating_add(MARGIN_BYTES), free_bytes })
     }
 
     /// Makes sure that `bytes` more can be written and the reserve for others stays.
@@ -114,6 +131,18 @@ pub fn require_for_snapshot(database: &Path) -> Result<(), NoRoom> {
         0 => Ok(()),
         bytes => Disk::of(database).require(bytes),
     }
+}
+
+/// Returns both numbers for a snapshot of `database`, if its file system tells them. Where no database is,
+/// none needs anything.
+#[must_use]
+pub fn room_for_snapshot(database: &Path) -> Option<Room> {
+    let needed_bytes = match snapshot_bytes_max(database) {
+        0 => 0,
+        bytes => bytes.saturating_add(MARGIN_BYTES),
+    };
+    let Space { free_bytes, .. } = Disk::of(database).space()?;
+    Some(Room { needed_bytes, free_bytes })
 }
 
 /// A snapshot is at most as large as the database and its log.

@@ -3,6 +3,7 @@
 //! It travels as JSON in the gzip header, which every store and every copy keeps, and as metadata
 //! of the object, where people's tools show it. Everything is read back from the header alone. An
 //! archive without one, or one of an older version, is as good a backup; less is known about it.
+//! Of an encrypted backup the header is encrypted too, and the metadata tells nothing of what it holds.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::Stop;
 use crate::check::{self, CheckError, TableRows};
 use crate::instance::Instance;
-use crate::key::BackupKey;
+use crate::key::{BackupKey, Form};
 use crate::snapshot::{JournalMode, Owner};
 use crate::sqlite::SqliteError;
 use crate::text;
@@ -47,6 +48,10 @@ pub struct Manifest {
     /// not be compared with it: whoever comes next, after a restart too, compares with that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncompared_with: Option<u64>,
+    /// For whom it is encrypted: public keys; none of a backup that is not. The same database for
+    /// others is not the same backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
 }
 
 /// What a database holds, in numbers.
@@ -139,7 +144,18 @@ impl Hash {
 }
 
 impl Manifest {
-    /// Returns the name and the text of each entry for an object's metadata: `database-bytes`,
+    /// Returns the entries for the metadata of an object of this form. It is not encrypted, so that of
+    /// an encrypted backup it holds the `instance` alone.
+    #[must_use]
+    pub fn entries_of(&self, form: Form) -> Vec<(String, String)> {
+        let mut entries = self.entries();
+        if form == Form::Encrypted {
+            entries.retain(|(name, _)| name == "instance");
+        }
+        entries
+    }
+
+    /// Returns the name and the text of each entry for a plain object's metadata: `database-bytes`,
     /// `journal-mode`, `tables`, `rows`, `sha256`, `instance`, and `uncompared-with` if it applies.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, String)> {
@@ -160,13 +176,13 @@ impl Manifest {
         entries.collect()
     }
 
-    /// Returns what is wrong with an object's metadata, in words; entries of others are not ours
-    /// to judge.
+    /// Returns what is wrong with the metadata of an object of this form, in words; entries of others
+    /// are not ours to judge.
     #[must_use]
-    pub fn metadata_fault(&self, metadata: &[(String, String)]) -> Option<String> {
+    pub fn metadata_fault(&self, metadata: &[(String, String)], form: Form) -> Option<String> {
         let has = |name: &str| metadata.iter().any(|(there, _)| there.eq_ignore_ascii_case(name));
         let (lost, changed): (Vec<_>, Vec<_>) = self
-            .entries()
+            .entries_of(form)
             .into_iter()
             .filter(|entry| !metadata.iter().any(|there| is_same_entry(there, entry)))
             .map(|(name, _)| name)
@@ -206,6 +222,20 @@ impl Manifest {
             )
         })
     }
+
+    /// Returns the same for a backup before of which nothing is known but the size of its archive: a
+    /// database is no smaller than what it packs to, so that nine tenths of its bytes are surely gone.
+    #[must_use]
+    pub fn loss_since_archive(&self, archive_bytes: u64, before_key: BackupKey) -> Option<String> {
+        let is_shrunk = self.database_bytes.saturating_mul(SHRUNK_BELOW_ONE_IN) < archive_bytes;
+        is_shrunk.then(|| {
+            format!(
+                "the database shrank to {}, and {before_key} has {} even packed",
+                text::size(self.database_bytes),
+                text::size(archive_bytes)
+            )
+        })
+    }
 }
 
 /// Some stores change the case of names.
@@ -225,6 +255,7 @@ mod tests {
             contents: tables.map(|tables| Contents { tables, ..Contents::default() }),
             instance: None,
             uncompared_with: None,
+            recipients: Vec::new(),
         }
     }
 
@@ -318,7 +349,11 @@ mod tests {
             (Vec::new(), Some("lacks database-bytes, journal-mode, rows, sha256, tables")),
         ];
         for (metadata, expect) in cases {
-            assert_eq!(manifest.metadata_fault(&metadata).as_deref(), expect, "{metadata:?}");
+            assert_eq!(
+                manifest.metadata_fault(&metadata, Form::Plain).as_deref(),
+                expect,
+                "{metadata:?}"
+            );
         }
     }
 
@@ -339,5 +374,26 @@ mod tests {
                 ("tables", "3"),
             ]
         );
+    }
+    #[test]
+    fn the_metadata_of_an_encrypted_backup_tells_nothing_of_what_it_holds() {
+        let mut manifest = manifest(8192, Some(3));
+        manifest.instance = Instance::parse("0123456789abcdef");
+        manifest.recipients = vec!["age1".to_owned()];
+        let entries = manifest.entries_of(Form::Encrypted);
+        assert_eq!(entries, [("instance".to_owned(), "0123456789abcdef".to_owned())]);
+        let fault = |metadata| manifest.metadata_fault(metadata, Form::Encrypted);
+        assert_eq!(fault(&entries), None);
+        assert_eq!(fault(&[]).as_deref(), Some("lacks instance"));
+    }
+
+    #[test]
+    fn the_size_of_an_archive_alone_shows_a_loss_that_is_one_for_sure() {
+        let key = BackupKey::parse("db-backup-5.db.gz.age").expect("a valid name");
+        let loss = |bytes| manifest(bytes, None).loss_since_archive(100_000, key);
+        assert_eq!(loss(10_000), None);
+        let words =
+            "the database shrank to 10.0KB, and db-backup-5.db.gz.age has 100.0KB even packed";
+        assert_eq!(loss(9_999).as_deref(), Some(words));
     }
 }

@@ -52,6 +52,14 @@ pub struct MadeRoom {
     pub stale: Vec<PathBuf>,
 }
 
+/// Returns the files that [`place`] would move aside: a database, and what belongs to one.
+#[must_use]
+pub fn in_the_way(database: &Path) -> Vec<PathBuf> {
+    let files = std::iter::once(database.to_owned())
+        .chain(SIDECARS.iter().map(|suffix| sidecar(database, suffix)));
+    files.filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+}
+
 /// Makes `file` durable and gives it the path of `database`, after moving what is in the way
 /// aside. Both lie in the same file system; the last rename is atomic, and durable when this
 /// returns.

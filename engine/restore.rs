@@ -8,6 +8,7 @@ mod by_hand;
 mod drill;
 mod error;
 mod fetch;
+mod plan;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,12 @@ use chrono::{DateTime, Utc};
 pub use self::drill::{DrillError, Drilled};
 pub use self::error::{Damage, RestoreError};
 pub use self::fetch::CheckedFile;
+pub use self::plan::Plan;
 use crate::archive;
 use crate::blocking;
 use crate::clock::Clock;
 use crate::deadline::{Deadline, OutOfTime};
+use crate::encryption::Identities;
 use crate::key::BackupKey;
 use crate::lease::{Lease, Standing};
 pub use crate::placement::Existing;
@@ -82,6 +85,8 @@ pub struct RestoreReport {
     pub stored: usize,
     /// How many bytes they take together.
     pub stored_bytes: u64,
+    /// Those backups, oldest first.
+    pub backups: Arc<[StoredBackup]>,
     /// Tables whose structure could not be verified; see [`crate::check`].
     pub unverified_tables: Vec<String>,
     /// Where a former database was moved that had to make room.
@@ -95,6 +100,8 @@ pub struct RestoreReport {
 pub struct RestoreEngine {
     store: BackupStore,
     lease: Option<Lease>,
+    /// What opens encrypted backups.
+    identities: Option<Identities>,
     clock: Arc<dyn Clock>,
 }
 
@@ -116,7 +123,7 @@ impl RestoreEngine {
     /// Prepares restores from `store`.
     #[must_use]
     pub fn new(store: BackupStore, clock: Arc<dyn Clock>) -> Self {
-        Self { store, lease: None, clock }
+        Self { store, lease: None, identities: None, clock }
     }
 
     /// Has the restore at the start take the lease first.
@@ -370,6 +377,7 @@ fn report(backup: &StoredBackup, stored: &[StoredBackup], file: &CheckedFile) ->
         took: Duration::ZERO,
         stored: stored.len(),
         stored_bytes: stored.iter().map(|backup| backup.archive_bytes).sum(),
+        backups: stored.into(),
         unverified_tables: file.verdict.unverified_tables.clone(),
         replaced: None,
         suspension: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Utc};
 
-use crate::key::BackupKey;
+use crate::key::{BackupKey, Form};
 
 /// How many backups stay, and of which times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +38,12 @@ impl Retention {
     /// Returns the keys that no rule keeps, oldest first. The order of `keys` does not matter.
     ///
     /// If at least `keep` keys are given, at least `keep` are not returned. What is left has no
-    /// surplus itself.
+    /// surplus itself. A plain and an encrypted key of one second count once, stay together and go
+    /// together.
     #[must_use]
     pub fn surplus(&self, keys: &[BackupKey]) -> Vec<BackupKey> {
-        let keys: BTreeSet<_> = keys.iter().copied().collect();
+        let given: BTreeSet<_> = keys.iter().copied().collect();
+        let keys = given.iter().map(|key| key.in_form(Form::Plain)).collect();
         let mut kept = self.kept_of_the_newest(&keys);
         let day = |at: DateTime<Utc>| at.num_days_from_ce();
         let week = |at: DateTime<Utc>| at.iso_week();
@@ -49,7 +51,7 @@ impl Retention {
         kept.extend(newest_of_each(&keys, self.daily, day));
         kept.extend(newest_of_each(&keys, self.weekly, week));
         kept.extend(newest_of_each(&keys, self.monthly, month));
-        keys.difference(&kept).copied().collect()
+        given.into_iter().filter(|key| !kept.contains(&key.in_form(Form::Plain))).collect()
     }
 
     /// Returns `keep` keys, or all if there are fewer: the newest of all, then the first of each
@@ -138,6 +140,36 @@ mod tests {
         check(&[1, 1, 2, 3, 4], newest(3), &[1]);
     }
 
+    /// The order of the names is that of the time, whether encryption was switched on or off between.
+    #[test]
+    fn i1_both_forms_of_names_are_one_line_of_backups() {
+        let names = |names: &[&str]| -> Vec<_> {
+            names.iter().map(|name| BackupKey::parse(name).expect("a valid name")).collect()
+        };
+        let cases: [(&[&str], usize, &[&str]); 4] = [
+            (
+                &["db-backup-1.db.gz", "db-backup-2.db.gz.age", "db-backup-3.db.gz"],
+                2,
+                &["db-backup-1.db.gz"],
+            ),
+            (
+                &["db-backup-3.db.gz.age", "db-backup-2.db.gz", "db-backup-1.db.gz.age"],
+                1,
+                &["db-backup-1.db.gz.age", "db-backup-2.db.gz"],
+            ),
+            // One backup in two forms, which a person made.
+            (&["db-backup-2.db.gz", "db-backup-2.db.gz.age", "db-backup-1.db.gz"], 2, &[]),
+            (
+                &["db-backup-1.db.gz.age", "db-backup-1.db.gz", "db-backup-2.db.gz"],
+                1,
+                &["db-backup-1.db.gz", "db-backup-1.db.gz.age"],
+            ),
+        ];
+        for (stored, keep, expect) in cases {
+            assert_eq!(newest(keep).surplus(&names(stored)), names(expect), "{stored:?}");
+        }
+    }
+
     #[test]
     fn the_newest_of_each_day_week_and_month_stays() {
         // Two a day, at 10:00 and 22:00, for 40 days back from that Sunday.
@@ -190,13 +222,19 @@ mod tests {
     fn stores() -> impl Strategy<Value = Vec<BackupKey>> {
         // Bursts, hours, days and years apart.
         let step = prop_oneof![0..90_u64, 0..2 * HOUR, 0..3 * DAY, 0..400 * DAY];
-        vec(step, 0..60).prop_map(|steps| {
-            let times = steps.iter().scan(SUNDAY, |time, step| {
+        let form = prop_oneof![Just(Form::Plain), Just(Form::Encrypted)];
+        vec((step, form), 0..60).prop_map(|steps| {
+            let keys = steps.iter().scan(SUNDAY, |time, (step, form)| {
                 *time += step;
-                Some(*time)
+                Some(key(*time).in_form(*form))
             });
-            times.map(key).collect()
+            keys.collect()
         })
+    }
+
+    /// How many moments these keys are of.
+    fn moments<'a>(keys: impl IntoIterator<Item = &'a BackupKey>) -> usize {
+        keys.into_iter().map(|key| key.timestamp()).collect::<BTreeSet<_>>().len()
     }
 
     proptest! {
@@ -212,8 +250,8 @@ mod tests {
             let surplus = retention.surplus(&keys);
             prop_assert!(surplus.iter().all(|key| stored.contains(key)), "a foreign name");
             prop_assert!(keys.last().is_none_or(|newest| !surplus.contains(newest)));
-            let left = stored.len() - surplus.len();
-            prop_assert!(left >= retention.keep.get().min(stored.len()));
+            let left = moments(stored.iter().filter(|key| !surplus.contains(key)));
+            prop_assert!(left >= retention.keep.get().min(moments(&stored)));
             let tiers = retention.daily + retention.weekly + retention.monthly;
             prop_assert!(left <= retention.keep.get() + tiers, "more than any rule claims");
         }

@@ -208,7 +208,7 @@ pub fn is_empty(database: &Path, metadata: &Metadata) -> bool {
 
 /// Opens the source read-only; a hot journal or a missing `-shm` in a folder that we may not
 /// write needs a writing connection, which then must not checkpoint when it closes.
-fn open_source(
+pub(crate) fn open_source(
     database: &Path,
     busy_timeout: Duration,
     stop: &Stop,

@@ -151,7 +151,7 @@ pub fn open_finished(path: &Path, stop: &Stop) -> rusqlite::Result<Connection> {
 }
 
 /// Returns the URI of a file that does not change (<https://sqlite.org/uri.html>).
-fn immutable(path: &Path) -> String {
+pub(crate) fn immutable(path: &Path) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {

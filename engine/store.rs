@@ -4,6 +4,7 @@
 //! it, and tests wrap it to fail, delay or cut a call. Only names that [`BackupKey`] parses,
 //! directly under the prefix, exist for this layer. It knows nothing of SQLite or gzip.
 
+mod bucket;
 mod fault;
 mod folder;
 mod record;
@@ -24,6 +25,7 @@ use futures::StreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
+pub use bucket::{Answer, Bucket, Question};
 pub use fault::{Fault, StoreError, classify};
 pub use record::{Condition, Record, Version, Written};
 use retry::Backoff;

@@ -42,6 +42,17 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
+/// Returns a duration as a setting has it, in the largest unit that is exact: `90m`, `45s`, `1500ms`.
+#[must_use]
+pub fn setting(duration: Duration) -> String {
+    match (duration.as_millis(), duration.as_secs()) {
+        (millis, _) if millis % 1000 != 0 => format!("{millis}ms"),
+        (_, secs) if secs == 0 || secs % 60 != 0 => format!("{secs}s"),
+        (_, secs) if secs % 3600 != 0 => format!("{}m", secs / 60),
+        (_, secs) => format!("{}h", secs / 3600),
+    }
+}
+
 /// Returns an age in its largest whole unit: `41s`, `41m`, `5h`, `12d`.
 #[must_use]
 pub fn age(age: Duration) -> String {
@@ -132,6 +143,21 @@ mod tests {
         ];
         for (millis, expect) in cases {
             assert_eq!(span(Duration::from_millis(millis)), expect, "{millis} ms");
+        }
+    }
+
+    #[test]
+    fn settings_read_as_they_are_typed() {
+        let cases = [
+            (0, "0s"),
+            (1500, "1500ms"),
+            (45_000, "45s"),
+            (900_000, "15m"),
+            (5_400_000, "90m"),
+            (3_600_000, "1h"),
+        ];
+        for (millis, expect) in cases {
+            assert_eq!(setting(Duration::from_millis(millis)), expect, "{millis} ms");
         }
     }
 

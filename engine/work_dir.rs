@@ -5,8 +5,6 @@
 //! process left is swept by the next job. A living job's folder is told apart by the lock that
 //! the job holds on it, never by age or by process id.
 
-mod shrink;
-
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -18,14 +16,18 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use self::shrink::shrink;
 use crate::fail_point;
+
+mod look;
 
 const RUN_LOCK: &str = "run.lock";
 const SERVICE_LOCK: &str = "service.lock";
 
 /// How long a child may take from its fork to its exec, on a busy machine.
 const UNTIL_EXEC: Duration = Duration::from_secs(1);
+
+/// Longer than a look at a lock takes.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The folder for work on one database.
 #[derive(Debug, Clone)]
@@ -127,7 +129,13 @@ impl WorkFolder {
     /// Takes the lock of whoever answers for this database, or says at once who has it.
     pub fn lock_service(&self) -> Result<ServiceLock, LockError> {
         let file = self.open_lock(SERVICE_LOCK)?;
-        self.settle(file.try_lock(), &file)?;
+        // Somebody may just look at it.
+        let first = file.try_lock();
+        let locked = first.or_else(|_held| {
+            std::thread::sleep(LOOK);
+            file.try_lock()
+        });
+        self.settle(locked, &file)?;
         sign(&file);
         Ok(ServiceLock { _file: file })
     }
@@ -305,10 +313,6 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        for file in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            // What cannot be made smaller can still be removed, in one go.
-            let _only_slower = shrink(&file.path());
-        }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(
                 target: crate::LOG,

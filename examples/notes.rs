@@ -1,40 +1,42 @@
-//! A small notes app on SQLite: `POST /notes` stores the body, `GET /notes` lists what is stored.
+//! A small notes app on SQLite, and how to give it backups.
 //!
-//! It is one app in two forms. As a plain program it knows nothing of backups, and stands behind
-//! the binary like any other app:
+//! `POST /notes` stores the body, `GET /notes` tells what is stored. The same app in two forms:
+//!
+//! 1. A program of its own. It knows nothing of backups, and stands behind the binary like any other app:
+//!
+//!    ```text
+//!    simplebackup run --simple-backup --database notes.db -- notes --database notes.db
+//!    ```
+//!
+//! 2. With the service inside, no other process needed:
+//!
+//!    ```text
+//!    notes --embed --database notes.db
+//!    ```
+//!
+//! Try the second: store a note, press Ctrl-C, delete `notes.db`, and start it again.
 //!
 //! ```text
-//! simplebackup run --simple-backup --database notes.db -- notes --database notes.db
+//! cargo run --example notes -- --embed --database notes.db
+//! curl -d "buy milk" http://127.0.0.1:3000/notes
 //! ```
 //!
-//! With `--embed` the same program carries the service inside and needs no other process:
-//!
-//! ```text
-//! notes --embed --database notes.db
-//! ```
-//!
-//! Start reading at [`EmbeddedNotes`]: implementing [`Application`] is all that embedding takes.
+//! Read [`main`] for how the two differ, then [`with_backups`]: it is all that embedding takes. The rest
+//! is an app as you know it.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use actix_web::dev::ServerHandle;
 use actix_web::web::{Data, get, post};
-use actix_web::{App, HttpResponse, HttpServer, error, rt};
+use actix_web::{App, HttpResponse, HttpServer, dev, error, rt};
 use clap::Parser;
-use futures::future::LocalBoxFuture;
 use rusqlite::Connection;
 use serde::Serialize;
-use simplebackup::config::{self, Flags, Input};
-use simplebackup::{
-    AppEnd, AppError, Application, Deadline, Restored, RunningApp, Service, Signals, telemetry,
-};
 
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The database file
     #[arg(long, default_value = "notes.db")]
-    database: PathBuf,
+    database: String,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:3000")]
     listen: String,
@@ -45,70 +47,39 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if !arguments.embed {
-        // actix-web leaves in order on SIGTERM by itself.
-        return rt::System::new()
-            .block_on(async { Ok(serve(&arguments.database, &arguments.listen)?.await?) });
+    if arguments.embed {
+        return with_backups(arguments);
     }
-    let database = arguments.database.to_string_lossy().into_owned();
-    let config = config::load(&Input::from_process(Flags {
-        values: vec![
-            ("database.path", "--database", database),
-            ("backup.enabled", "--embed", "true".to_owned()),
-        ],
-        ..Flags::default()
-    }))?;
-    telemetry::start(config.log_format, 0);
-    let code = rt::System::new().block_on(async {
-        let signals = Signals::of_process()?;
-        let app = EmbeddedNotes { arguments, server: None };
-        anyhow::Ok(Service::new(config, app).run(&signals).await?)
-    })?;
-    std::process::exit(code);
+    // Without them: actix-web leaves in order on SIGTERM by itself, which is all that the service wants.
+    rt::System::new().block_on(async {
+        Ok(serve(&arguments.database, &arguments.listen, Signals::OfTheApp)?.await?)
+    })
 }
 
-/// The app as the service sees it.
-struct EmbeddedNotes {
-    arguments: Arguments,
-    server: Option<ServerHandle>,
-}
+/// The app with the service inside.
+fn with_backups(Arguments { database, listen, .. }: Arguments) -> anyhow::Result<()> {
+    // Where backups go and when is said by config.toml and the environment, as for the binary. What the
+    // program knows better wins over both.
+    let settings = [("database.path", database.as_str()), ("backup.enabled", "true")];
+    let config = simplebackup::config::load_with(&settings)?;
 
-impl Application for EmbeddedNotes {
-    /// Called when the database is in place, never before.
-    fn start(
-        &mut self,
-        _restored: Restored,
-    ) -> LocalBoxFuture<'static, Result<RunningApp, AppError>> {
-        let server = match serve(&self.arguments.database, &self.arguments.listen) {
-            Ok(server) => server,
-            Err(error) => {
-                let failed = AppError::Failed(format!("{error:#}"));
-                return Box::pin(std::future::ready(Err(failed)));
-            }
-        };
-        self.server = Some(server.handle());
-        let serving = rt::spawn(server);
-        let ended = Box::pin(async move {
-            match serving.await {
-                Ok(Ok(())) => AppEnd::Left,
-                _ => AppEnd::Exited(1),
-            }
+    // From here on the service has the say. It brings the database back if it is missing, and calls us
+    // when that is done: `_restored` is the proof, nobody else can make one.
+    let code = simplebackup::run(config, |_restored, stop| async move {
+        let server = serve(&database, &listen, Signals::OfTheService)?;
+
+        // A signal came: answer what was asked, and end. Nothing may write any more when we return,
+        // because the last backup is made then.
+        let handle = server.handle();
+        rt::spawn(async move {
+            stop.requested().await;
+            handle.stop(true).await;
         });
-        Box::pin(std::future::ready(Ok(RunningApp { pid: None, ended })))
-    }
+        Ok(server.await?)
+    })?;
 
-    /// When this returns nothing writes to the database any more.
-    fn drain(&mut self, deadline: Deadline) -> LocalBoxFuture<'static, AppEnd> {
-        let server = self.server.take();
-        Box::pin(async move {
-            if let Some(server) = server
-                && deadline.limit(server.stop(true)).await.is_err()
-            {
-                server.stop(false).await;
-            }
-            AppEnd::Left
-        })
-    }
+    // What it ended with: 0, or what the README says of exit codes.
+    std::process::exit(code)
 }
 
 #[derive(Debug, Serialize)]
@@ -117,8 +88,15 @@ struct Notes {
     last: Option<String>,
 }
 
+/// Who hears of SIGTERM.
+#[derive(Clone, Copy)]
+enum Signals {
+    OfTheApp,
+    OfTheService,
+}
+
 /// Opens the database and serves it; the SQLite connection is shared by all requests.
-fn serve(database: &Path, listen: &str) -> anyhow::Result<actix_web::dev::Server> {
+fn serve(database: &str, listen: &str, signals: Signals) -> anyhow::Result<dev::Server> {
     let connection = Connection::open(database)?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_row| Ok(()))?;
     connection.execute_batch(
@@ -136,7 +114,10 @@ fn serve(database: &Path, listen: &str) -> anyhow::Result<actix_web::dev::Server
     for address in server.addrs() {
         println!("notes: listening on http://{address}");
     }
-    Ok(server.run())
+    Ok(match signals {
+        Signals::OfTheApp => server.run(),
+        Signals::OfTheService => server.disable_signals().run(),
+    })
 }
 
 async fn add(text: String, notes: Data<Mutex<Connection>>) -> actix_web::Result<HttpResponse> {

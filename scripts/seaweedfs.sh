@@ -39,9 +39,10 @@ start_seaweedfs() {
     export AWS_DEFAULT_REGION=us-east-1
     s3_port=$(free_port)
     mkdir "$work/s3"
-    seaweedfs_options=(-dir "$work/s3" -ip 127.0.0.1 -bucket mybucket -s3.port "$s3_port"
+    # On the loopback alone, and without a report to its makers.
+    seaweedfs_options=(-dir "$work/s3" -ip 127.0.0.1 -ip.bind 127.0.0.1 -master.telemetry=false -bucket mybucket -s3.port "$s3_port"
         -master.port "$(free_port)" -volume.port "$(free_port)" -filer.port "$(free_port)"
-        -admin.port "$(free_port)" -admin.ui=false -webdav=false -s3.port.iceberg 0)
+        -admin.port "$(free_port)" -admin.ui=false -webdav=false -s3.port.iceberg 0 -s3.port.lance 0)
     run_seaweedfs
     export MINIO_ENDPOINT="127.0.0.1:$s3_port" MINIO_USE_SSL=false MINIO_BUCKET=mybucket
     export MINIO_ACCESS_KEY=$AWS_ACCESS_KEY_ID MINIO_SECRET_KEY=$AWS_SECRET_ACCESS_KEY

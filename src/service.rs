@@ -3,36 +3,41 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::Utc;
 use simplebackup_actors::app::Application;
 use simplebackup_actors::backup::BackupPlan;
+use simplebackup_actors::hook::Hooks;
 use simplebackup_actors::jitter::offset_within;
 use simplebackup_actors::messages::{Shutdown, StopCause};
 use simplebackup_actors::restore::RestorePlan;
-use simplebackup_actors::status::{Event, Observer, StatusBoard};
+use simplebackup_actors::status::{Observer, StatusBoard};
 use simplebackup_actors::supervisor::{Ended, Plan, Protection, Supervisor};
 use simplebackup_actors::verify::VerifyPlan;
 use simplebackup_actors::{CRON_LOG, SERVER_LOG};
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::{Clock, SystemClock};
-use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::encryption::{Identities, IdentityError};
 use simplebackup_engine::lease::Lease;
 use simplebackup_engine::restore::{Fallback, RestoreEngine};
 use simplebackup_engine::store::{BackupStore, StoreError, StoreKind};
 use simplebackup_engine::work_dir::{LockError, ServiceLock, WorkFolder, canonical};
-use simplebackup_engine::{LOG, disk, preflight, sqlite, text};
+use simplebackup_engine::{sqlite, text};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, StoreChoice};
+use crate::config::{Config, StoreChoice, secret_variables};
+use crate::doctor;
+use crate::encryption::{announce, identities};
 use crate::exit::{exit_code, log_store_failure};
-use crate::http::{self, Listening, Shared};
+use crate::history::History;
+use crate::http::{self, Listening, Lookup, Opened, Seats, Shared, Surroundings};
 use crate::metrics::Metrics;
+use crate::notify::{Kind, LAST_NOTICES, Notice, Notifier, Notifying, patience_after};
 use crate::signals::Signals;
-use crate::snitch::{Pinging, Snitch};
 
 /// The service in front of one app and its database.
 pub struct Service {
@@ -72,7 +77,7 @@ pub enum ServiceError {
         source: std::io::Error,
     },
     /// The database's folder could not be made or used.
-    #[error("folder of the database {} cannot be used; make it writable", path.display())]
+    #[error("folder of the database {} cannot be made or used; create it, or make it writable for this user", path.display())]
     Folder {
         /// The database.
         path: PathBuf,
@@ -90,8 +95,11 @@ pub enum ServiceError {
         /// Such as `process 4711`.
         holder: String,
     },
+    /// The identities that are configured are of no use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The metrics could not be registered.
-    #[error("metrics could not be set up")]
+    #[error("metrics could not be set up; this is a defect, please report it")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -105,7 +113,8 @@ impl Service {
     /// Restores, starts the app, backs up, until `signals` asks for a stop or the app ends.
     /// Returns the exit code; the table is in the README.
     ///
-    /// Has to run in an actix system, on the process's main thread if the app is a child process.
+    /// Has to run in an actix system, on the process's main thread if the app is a child process or
+    /// there are hooks.
     ///
     /// # Errors
     ///
@@ -116,29 +125,46 @@ impl Service {
         let Self { config, app, clock } = self;
         sqlite::require_sound_version().map_err(ServiceError::Sqlite)?;
         let metrics = Arc::new(Metrics::new()?);
-        let (snitch, pinging) = config.snitch_url.clone().map(Snitch::start).unzip();
-        let board = StatusBoard::new(config.enabled, observers(&metrics, snitch));
-        let (backup_address, backup) = watch::channel(None);
+        let (notifier, notifying) = Notifier::start(&config, metrics.notification_failures());
+        let notifier = Arc::new(notifier);
+        let history = Arc::new(History::new(Arc::clone(&clock)));
+        let observers = observers(&metrics, &history, &notifier);
+        let board = StatusBoard::new(config.enabled, observers);
+        let (addresses, workers) = watch::channel(None);
+        let opened = Arc::new(OnceLock::new());
         let shared = Shared {
-            database: config.database.display().to_string(),
+            database: absolute(&config.database).display().to_string(),
             board: board.clone(),
             metrics,
+            history,
+            started_at: clock.now(),
+            clock: Arc::clone(&clock),
+            opened: Arc::clone(&opened),
+            surroundings: surroundings(&config),
             token: config.http_token.clone(),
             backup_timeout: config.backup_timeout,
-            backup,
+            workers,
+            seats: Seats::default(),
+            lookup: Lookup::default(),
         };
         // Before the restore: alive, not ready. A taken port is told before anything is done.
         let server = listen(&config, shared)?;
-        let (protection, _lock) = match protect(&config, &clock) {
+        let (protection, _lock) = match protect(&config, &clock, &*app) {
             Ok(protected) => protected.unzip(),
             Err(error) => {
-                finish(server, pinging, None).await;
+                notifier.tell(&Notice::of_failed_start(text::chain(&error)));
+                finish(server, notifying, Some(LAST_NOTICES)).await;
                 return Err(error);
             }
         };
         let store = protection.as_ref().map(|protection| protection.backup.engine.store().clone());
+        if let Some(Protection { backup, schedule, .. }) = &protection {
+            let (store, schedule) = (backup.engine.store().clone(), schedule.clone());
+            // Err: it is set here alone.
+            let _already = opened.set(Opened { store, schedule });
+        }
         let plan =
-            Plan { protection, app, app_timeout: config.app_timeout, clock, board, backup_address };
+            Plan { protection, app, app_timeout: config.app_timeout, clock, board, addresses };
         let launched = Supervisor::launch(plan);
         let supervisor = launched.supervisor;
         let following = actix::spawn(async move {
@@ -149,20 +175,21 @@ impl Service {
                 }
             }
         });
-        let ended = launched.ended.await;
-        let code = match &ended {
-            Ok(ended) => exit_code(ended, config.strict, store.as_ref()),
+        let (code, patience) = match launched.ended.await {
+            Ok(ended) => {
+                if let Ended::AppFailed(error) = &ended {
+                    let error = text::chain(error);
+                    notifier.tell(&Notice::of_failure(Kind::AppFailed, Utc::now(), error));
+                }
+                (exit_code(&ended, config.strict, store.as_ref()), patience_after(&ended))
+            }
             Err(_supervisor_died) => {
                 tracing::error!(target: SERVER_LOG, "FATAL: The supervisor died; this is a defect");
-                crate::exit::ACTORS_DIED
+                (crate::exit::ACTORS_DIED, Some(LAST_NOTICES))
             }
         };
         following.abort();
-        let last_ping = match ended {
-            Ok(Ended::Stopped { final_deadline, .. }) => Some(final_deadline),
-            _ => None,
-        };
-        finish(server, pinging, last_ping).await;
+        finish(server, notifying, patience).await;
         Ok(code)
     }
 }
@@ -234,23 +261,7 @@ fn lock_database(config: &Config) -> Result<ServiceLock, ServiceError> {
         LockError::Held { holder } => ServiceError::InUse { path: config.database.clone(), holder },
         LockError::Io { source, .. } => folder(source),
     })?;
-    if let Some(kind) = preflight::network_file_system(&database) {
-        tracing::warn!(
-            target: LOG,
-            "WARNING: {} lies on {kind}, where SQLite is not safe \
-             (https://sqlite.org/useovernet.html); use a local disk", database.display()
-        );
-    }
-    if let Err(error) = disk::require_for_snapshot(&database) {
-        tracing::warn!(target: LOG, "WARNING: The next backup is likely to fail: it {error}");
-    }
-    if let StoreChoice::BesideDatabase(store) = &config.store {
-        tracing::warn!(
-            target: LOG,
-            "WARNING: No bucket configured, backups go to {}: this protects from deletion, not \
-             from losing the machine", store.display()
-        );
-    }
+    doctor::start::warn(config, &database);
     Ok(lock)
 }
 
@@ -258,33 +269,60 @@ fn lock_database(config: &Config) -> Result<ServiceLock, ServiceError> {
 fn protect(
     config: &Config,
     clock: &Arc<dyn Clock>,
+    app: &dyn Application,
 ) -> Result<Option<(Protection, ServiceLock)>, ServiceError> {
     if !config.enabled {
         return Ok(None);
     }
-    // The folder of the database first: the default store is made inside it.
+    // A configuration that can't be used makes nothing, not even a folder.
+    let identities = identities(config, None)?;
+    // The folder of the database before the store: the default one is made inside it.
     let lock = lock_database(config)?;
-    Ok(Some((protection(config, open_store(config)?, clock), lock)))
+    announce(config, identities.as_ref());
+    Ok(Some((protection(config, open_store(config)?, identities, (clock, app)), lock)))
 }
 
-fn protection(config: &Config, store: BackupStore, clock: &Arc<dyn Clock>) -> Protection {
+fn protection(
+    config: &Config,
+    store: BackupStore,
+    identities: Option<Identities>,
+    (clock, app): (&Arc<dyn Clock>, &dyn Application),
+) -> Protection {
     let offset = offset_of_this_instance(config, store.location());
-    let engine = backup_engine(config, store.clone(), Arc::clone(clock));
+    let engine =
+        backup_engine(config, store.clone(), Arc::clone(clock)).with_identities(identities.clone());
     Protection {
         restore: RestorePlan {
             engine: RestoreEngine::new(store, Arc::clone(clock))
+                .with_identities(identities)
                 .with_lease(engine.lease().cloned()),
             database: config.database.clone(),
             fallback: if config.fallback { Fallback::NextOlder } else { Fallback::Refuse },
         },
         restore_timeout: config.restore_timeout + config.lease_wait.unwrap_or_default(),
-        backup: BackupPlan { engine, run_timeout: config.backup_timeout, clock: Arc::clone(clock) },
+        backup: BackupPlan {
+            engine,
+            run_timeout: config.backup_timeout,
+            clock: Arc::clone(clock),
+            hooks: hooks(config),
+            is_app_in_process: app.is_in_process(),
+        },
         schedule: config.schedule.clone().delayed_by(offset),
-        verify: config.verify_schedule.clone().map(|schedule| VerifyPlan {
-            schedule: schedule.delayed_by(offset),
+        verify: VerifyPlan {
+            schedule: config.verify_schedule.clone().map(|schedule| schedule.delayed_by(offset)),
             timeout: config.verify_timeout,
-        }),
+        },
         final_timeout: config.final_timeout,
+    }
+}
+
+/// Returns the hooks that the configuration names.
+pub(crate) fn hooks(config: &Config) -> Hooks {
+    Hooks {
+        before_backup: config.before_backup.clone(),
+        after_backup: config.after_backup.clone(),
+        timeout: config.hook_timeout,
+        withheld: secret_variables(),
     }
 }
 
@@ -318,32 +356,41 @@ pub(crate) fn backup_engine(
     BackupEngine::new(config.database.clone(), store, config.retention, clock)
         .with_busy_timeout(config.busy_timeout)
         .with_unchanged(config.unchanged)
+        .with_recipients(config.recipients.clone())
         .with_lease(lease)
 }
 
-fn observers(metrics: &Arc<Metrics>, snitch: Option<Snitch>) -> Vec<Observer> {
-    let metrics = Arc::clone(metrics);
-    let mut observers: Vec<Observer> =
-        vec![Arc::new(move |event, status| metrics.record(event, status))];
-    if let Some(snitch) = snitch {
-        observers.push(Arc::new(move |event, _status| {
-            if matches!(event, Event::BackupMade { .. }) {
-                snitch.ping();
-            }
-        }));
-    }
-    observers
+/// Says of the store what its address does not.
+fn surroundings(config: &Config) -> Surroundings {
+    let endpoint = match &config.store {
+        // One with a password in it is no more for a page than for a log.
+        StoreChoice::S3(settings) => settings.endpoint_url().filter(|url| !url.contains('@')),
+        StoreChoice::Folder(_) | StoreChoice::BesideDatabase(_) => None,
+    };
+    let is_beside_database = matches!(config.store, StoreChoice::BesideDatabase(_));
+    let identity_file = config.identity_file.as_ref().map(|path| path.display().to_string());
+    Surroundings { endpoint, is_beside_database, identity_file }
 }
 
-/// Lets the last ping go out in what the final backup has left of its time, then stops HTTP: until
-/// here it told how the stop went.
-async fn finish(
-    server: Option<JoinHandle<()>>,
-    pinging: Option<Pinging>,
-    last_ping: Option<Deadline>,
-) {
-    if let (Some(pinging), Some(deadline)) = (pinging, last_ping) {
-        pinging.finish(deadline).await;
+fn observers(
+    metrics: &Arc<Metrics>,
+    history: &Arc<History>,
+    notifier: &Arc<Notifier>,
+) -> Vec<Observer> {
+    let (metrics, history, notifier) =
+        (Arc::clone(metrics), Arc::clone(history), Arc::clone(notifier));
+    vec![
+        Arc::new(move |event, status| metrics.record(event, status)),
+        Arc::new(move |event, status| history.record(event, status)),
+        Arc::new(move |event, status| notifier.hear(event, status)),
+    ]
+}
+
+/// Lets the last notices go out, for so long at most, then stops HTTP: until here it told how the
+/// stop went.
+async fn finish(server: Option<JoinHandle<()>>, notifying: Notifying, patience: Option<Duration>) {
+    if let Some(limit) = patience {
+        notifying.finish(limit).await;
     }
     if let Some(server) = server {
         server.abort();

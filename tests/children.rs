@@ -266,3 +266,22 @@ fn as_pid_1_the_app_is_not_buried_as_an_orphan() {
         assert_backed_up(&machine, &last);
     }
 }
+
+/// Its exit status would be lost, and a failed hook taken for a good one or the other way round.
+#[test]
+fn as_pid_1_a_hook_is_not_buried_as_an_orphan() {
+    let Some(pid_1) = As::pid_1() else { return };
+    for _ in 0..5 {
+        let (machine, last) = machine();
+        let hooks = "[hooks]\nbefore_backup = [\"/bin/sh\", \"-c\", \"exit 3\"]\n\
+            after_backup = [\"/bin/sh\", \"-c\", \"sleep 0.05; exit 4\"]\n";
+        fs::write(machine.path("config.toml"), hooks).expect("written");
+        let script = "(while :; do (true &); done) & sleep 0.1; write; exit 7";
+        let (code, lines) = pid_1.serve_script(&machine, script).wait();
+        assert_eq!(code, 7, "{}", lines.join("\n"));
+        let failed =
+            ["before_backup failed with exit status 3", "after_backup failed with exit status 4"];
+        assert_in_order(&lines, &failed);
+        assert_backed_up(&machine, &last);
+    }
+}

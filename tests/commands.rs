@@ -113,6 +113,7 @@ fn restore_takes_the_one_that_is_named_or_of_a_time() {
         (vec!["--at", "2001-09-09T02:00:00Z"], &first),
         (vec!["--at", "1000000000"], &first),
         (vec!["--at", "2026-01-01T00:00:00Z"], &first),
+        (vec!["--at", "1h ago"], &first),
         (vec![], &second),
     ] {
         let words = [vec!["restore", "--to", "copy.db"], words].concat();

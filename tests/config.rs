@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use simplebackup::config::{Config, Flags, Input, LogFormat, Problems, StoreChoice, load};
+use simplebackup::config::{
+    Config, Flags, Input, LogFormat, Problems, SnitchKind, StoreChoice, WebhookEvents, load,
+};
 
 use crate::support::process::Machine;
 
@@ -61,6 +63,44 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert!(config.fallback);
     assert_eq!(config.database, Path::new("/var/lib/app/database.db"));
+}
+
+/// What is refused may be a secret by mistake: none of it is shown.
+#[test]
+fn recipients_are_refused_by_their_place_and_number_and_never_shown() {
+    let machine = Machine::new();
+    let secret = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    let cases = [
+        (format!("[\"{secret}\"]"), "recipient 1 is a secret key"),
+        (format!("\"{secret}\""), "is no list of texts"),
+        ("[\"hush\"]".to_owned(), "recipient 1 is no public key of age-keygen"),
+        ("[\"hush\", 1]".to_owned(), "is no list of texts"),
+    ];
+    for (value, words) in cases {
+        let file = format!("[encryption]\nrecipients = {value}\n");
+        let problems = problems(&with_file(&machine, &file, &[])).join("\n");
+        assert!(problems.contains("test.toml:2: encryption.recipients: "), "{problems}");
+        assert!(problems.contains(words), "{problems}");
+        assert!(!problems.contains("hush") && !problems.contains(&secret[20..]), "{problems}");
+    }
+    let variables = [("SIMPLE_BACKUP_ENCRYPTION_IDENTITY_FILE", secret)];
+    let problems = problems(&with_file(&machine, "", &variables)).join("\n");
+    assert!(problems.contains("= [redacted] is not accepted; give the path"), "{problems}");
+}
+
+/// A variable wins over the file, and says so itself if it switches encryption off.
+#[test]
+fn only_a_list_switches_encryption_off() {
+    let machine = Machine::new();
+    let public = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let file = format!("[encryption]\nrecipients = [\"{public}\"]\n");
+    let with =
+        |value| with_file(&machine, &file, &[("SIMPLE_BACKUP_ENCRYPTION_RECIPIENTS", value)]);
+    assert_eq!(load(&with("[]")).expect("valid").recipients, None);
+    assert!(problems(&with(""))[0].contains("is set to nothing"));
+    let config = load(&with(public)).expect("valid");
+    assert_eq!(config.recipients.expect("one").names(), [public]);
+    assert_eq!(config.identity_file, None);
 }
 
 #[test]
@@ -290,12 +330,43 @@ fn no_secret_is_shown() {
         ("AWS_SESSION_TOKEN", "hush"),
         ("SIMPLE_BACKUP_HTTP_TOKEN", "hush"),
         ("SIMPLE_BACKUP_SNITCH_URL", "https://hush"),
+        ("SIMPLE_BACKUP_WEBHOOK_URL", "https://h/hush"),
+        ("SIMPLE_BACKUP_WEBHOOK_HEADER", "Authorization: Bearer hush"),
     ];
     let config = load(&with_variables(&secrets)).expect("valid");
     assert!(!format!("{config:?}").contains("hush"), "{config:?}");
     let wrong = [("SIMPLE_BACKUP_SNITCH_URL", "hush://hush")];
     let problems = problems(&with_variables(&wrong));
     assert!(!problems[0].contains("hush"), "{problems:?}");
+}
+
+#[test]
+fn who_is_told_and_what_runs_is_read_and_refused() {
+    let config = load(&with_variables(&[
+        ("SIMPLE_BACKUP_SNITCH_KIND", "healthchecks"),
+        ("SIMPLE_BACKUP_WEBHOOK_EVENTS", "all"),
+        ("SIMPLE_BACKUP_HOOKS_BEFORE_BACKUP", "./pause --now"),
+        ("SIMPLE_BACKUP_HOOKS_AFTER_BACKUP", r#"["/bin/sh", "-c", "a b"]"#),
+        ("SIMPLE_BACKUP_HOOKS_TIMEOUT", "2m"),
+    ]))
+    .expect("valid");
+    assert_eq!(config.snitch_kind, Some(SnitchKind::Healthchecks));
+    assert_eq!(config.webhook_events, WebhookEvents::All);
+    assert_eq!(config.before_backup, ["./pause", "--now"]);
+    assert_eq!(config.after_backup, ["/bin/sh", "-c", "a b"]);
+    assert_eq!(config.hook_timeout, Duration::from_mins(2));
+    for (name, value) in [
+        ("SIMPLE_BACKUP_SNITCH_KIND", "pagerduty"),
+        ("SIMPLE_BACKUP_WEBHOOK_EVENTS", "some"),
+        ("SIMPLE_BACKUP_WEBHOOK_URL", "example.org/x"),
+        ("SIMPLE_BACKUP_WEBHOOK_HEADER", "no colon"),
+        ("SIMPLE_BACKUP_WEBHOOK_HEADER", "a b: c"),
+        ("SIMPLE_BACKUP_WEBHOOK_HEADER", "Name:"),
+        ("SIMPLE_BACKUP_HOOKS_TIMEOUT", "0s"),
+    ] {
+        let told = problems(&with_variables(&[(name, value)]));
+        assert!(told[0].starts_with(name), "{name}: {told:?}");
+    }
 }
 
 #[test]

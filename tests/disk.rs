@@ -148,7 +148,7 @@ fn a_work_folder_that_cannot_be_made_is_named() {
     let service = between(&said, "SERVICE\n", "LEFT\n");
     assert_says(
         service,
-        &["FATAL: folder of the database disk/app.db cannot be used", "exit code 1"],
+        &["FATAL: folder of the database disk/app.db cannot be made or used", "exit code 1"],
     );
     assert!(!service.contains("app is up"), "{service}");
     let left = between(&said, "LEFT\n", "FREE\n");

@@ -1,5 +1,6 @@
 //! Restore drills: what they find, what they say, and what they must not touch.
 
+mod by_hand;
 mod service;
 
 use std::fs;
@@ -30,8 +31,8 @@ use crate::support::{START, Site, deadline, gzip, leftovers, name, visible_files
 const HALF_PAST: &str = "0 30 * * * *";
 
 fn half_past(protection: &mut Protection) {
-    let schedule = HALF_PAST.parse().expect("a sound schedule");
-    protection.verify = Some(VerifyPlan { schedule, timeout: Duration::from_mins(30) });
+    let schedule = Some(HALF_PAST.parse().expect("a sound schedule"));
+    protection.verify = VerifyPlan { schedule, timeout: Duration::from_mins(30) };
 }
 
 /// A service with drills whose store has a backup, and which has looked at its store.
@@ -275,8 +276,8 @@ fn a_drill_that_comes_while_one_runs_is_refused() {
     on_paused_time(async {
         let site = site_with_backup().await;
         let service = launch_with(&site, |protection| {
-            let plan = protection.verify.as_mut().expect("half past");
-            plan.schedule = "*/2 * * * * *".parse().expect("a sound schedule");
+            let schedule = "*/2 * * * * *".parse().expect("a sound schedule");
+            protection.verify.schedule = Some(schedule);
         })
         .await;
         let gate = Gate::default();

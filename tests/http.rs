@@ -3,23 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use crate::support::process::{Machine, POLITE, Process, SNITCH_PATH, TOKEN, ask, eventually, get};
-
-/// Starts a service with a token on a small database; returns it with its address.
-fn serve(machine: &Machine) -> (Process, String) {
-    machine.create_database(10);
-    let mut process = machine.serve_script(POLITE);
-    let address = process.http_address();
-    wait_until_up(&address);
-    (process, address)
-}
-
-/// Waits until the app runs and the ticks have begun: the last thing that a start does.
-#[track_caller]
-fn wait_until_up(address: &str) {
-    let next = || get(address, "/health/backup-status").json()["next_backup"].clone();
-    eventually("the service is up", || !next().is_null());
-}
+use crate::support::process::{Machine, POLITE, Process, SNITCH_PATH, TOKEN, ask, get};
+use crate::support::running::{serve, wait_until_up};
 
 fn back_up(address: &str) -> crate::support::process::Answer {
     ask(address, "POST /backup", &[&format!("Authorization: Bearer {TOKEN}")], "")
@@ -203,6 +188,7 @@ fn status_tells_of_a_restore_and_of_the_app() {
     assert_eq!(status["app"]["state"], "running");
     assert_eq!(status["phase"], "ready");
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["commit"], env!("SIMPLEBACKUP_COMMIT"));
     assert_eq!(get(&address, "/health/backup-status").json()["restored_on_startup"], true);
     assert!((metric(&address, "simple_restore_success_total") - 1.0).abs() < 1e-9);
 }

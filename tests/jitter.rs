@@ -27,8 +27,8 @@ fn launch(site: &Site) -> Service {
     Service::launch_with(site, ScriptedApp::obedient(), |protection: &mut Protection| {
         protection.schedule = protection.schedule.clone().delayed_by(OFFSET);
         let half_past: Schedule = "0 30 * * * *".parse().expect("a sound schedule");
-        let schedule = half_past.delayed_by(OFFSET);
-        protection.verify = Some(VerifyPlan { schedule, timeout: Duration::from_mins(30) });
+        let schedule = Some(half_past.delayed_by(OFFSET));
+        protection.verify = VerifyPlan { schedule, timeout: Duration::from_mins(30) };
     })
 }
 

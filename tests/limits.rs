@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpriority_process};
+use rustix::thread::sched_getaffinity;
 
 use crate::support::db;
-use crate::support::process::{Machine, STUBBORN, assert_in_order, eventually, get};
+use crate::support::process::{Machine, Process, STUBBORN, assert_in_order, eventually, get};
 
 /// The app has half a second, the final backup one, and neither is enough. A busy machine can add
 /// to the time that a stop takes, so the best of three counts: a defect would add to each.
@@ -62,6 +65,36 @@ fn i10_peak_memory_does_not_grow_with_the_database() {
     assert!(large.1 < small.1 + allowed, "restore: {} KiB, then {} KiB", small.1, large.1);
 }
 
+/// One chunk of age's more, and no more.
+#[test]
+fn i10_encryption_keeps_the_peak_flat() {
+    use age::secrecy::ExposeSecret;
+
+    let peak_of = |mebibytes: usize| {
+        let machine = Machine::new();
+        let identity = age::x25519::Identity::generate();
+        let file = machine.path("key.txt");
+        fs::write(&file, identity.to_string().expose_secret()).expect("written");
+        db::create_incompressible(&machine.database(), mebibytes);
+        let run = |word| {
+            let mut command = machine.simplebackup();
+            command
+                .env("SIMPLE_BACKUP_ENCRYPTION_RECIPIENTS", identity.to_public().to_string())
+                .env("SIMPLE_BACKUP_ENCRYPTION_IDENTITY_FILE", &file)
+                .arg(word);
+            peak_kib(command.spawn().expect("started"))
+        };
+        let backup = run("backup");
+        assert!(crate::encryption::is_encrypted(&machine.stored()[0]));
+        machine.lose_database();
+        (backup, run("restore"))
+    };
+    let (small, large) = (peak_of(4), peak_of(64));
+    let allowed = 8 * 1024;
+    assert!(large.0 < small.0 + allowed, "backup: {} KiB, then {} KiB", small.0, large.0);
+    assert!(large.1 < small.1 + allowed, "restore: {} KiB, then {} KiB", small.1, large.1);
+}
+
 /// Waits for a process and returns the most memory that it was seen to hold at once, in KiB.
 fn peak_kib(mut process: std::process::Child) -> u64 {
     let mut peak = 0;
@@ -79,16 +112,21 @@ fn peak_kib(mut process: std::process::Child) -> u64 {
     }
 }
 
+/// Starts a service whose backups take a moment, one each second.
+fn serve_busy(machine: &Machine) -> Process {
+    db::create_incompressible(&machine.database(), 48);
+    machine.serve_script_with("sleep 1000 & wait", |command| {
+        command
+            .env("SIMPLE_BACKUP_BACKUP_SCHEDULE", "* * * * * *")
+            .env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "100ms");
+    })
+}
+
 /// Beside the app a backup comes after it; once the app is gone, nothing does.
 #[test]
 fn a_backup_beside_the_app_has_a_low_priority_and_the_final_one_has_not() {
     let machine = Machine::new();
-    db::create_incompressible(&machine.database(), 48);
-    let mut process = machine.serve_script_with("sleep 1000 & wait", |command| {
-        command
-            .env("SIMPLE_BACKUP_BACKUP_SCHEDULE", "* * * * * *")
-            .env("SIMPLE_BACKUP_SHUTDOWN_APP_TIMEOUT", "100ms");
-    });
+    let mut process = serve_busy(&machine);
     let own = most_nice(process.pid()).expect("alive");
     process.wait_for_line("Starting hourly backup...");
     eventually("a thread at a low priority", || most_nice(process.pid()) >= Some(own + 10));
@@ -107,6 +145,40 @@ fn a_backup_beside_the_app_has_a_low_priority_and_the_final_one_has_not() {
     assert!(seen.contains(&(own + 5)), "it was not looked at in time");
 }
 
+/// An app that wakes up on a processor in use waits for a slice or a system call to end, whatever the
+/// niceness of who has it.
+#[test]
+fn a_backup_beside_the_app_leaves_one_processor_free_and_the_final_one_does_not() {
+    let machine = Machine::new();
+    let mut process = serve_busy(&machine);
+    let all = sched_getaffinity(None).expect("told").count();
+    let beside = (all - 1).max(1);
+    let pid = process.pid();
+    process.wait_for_line("Starting hourly backup...");
+    // The thread that sends, and one that packs or checks.
+    let busy = |threads: &HashMap<u32, (i32, u32)>, niceness: i32, allowed: u32| {
+        let at_work = |(at, count): &(i32, u32)| *at >= niceness && *count == allowed;
+        threads.get(&pid).is_some_and(|main| main.1 == allowed) && threads.values().any(at_work)
+    };
+    let own = threads(pid)[&pid].0;
+    eventually("all threads at work off one", || busy(&threads(pid), own + 10, beside));
+    process.signal(Signal::TERM);
+    process.wait_for_line("Starting shutdown backup...");
+    eventually("all for the final backup", || busy(&threads(pid), own + 5, all));
+    assert_eq!(process.wait().0, 128 + Signal::TERM.as_raw());
+}
+
+/// Returns the niceness of each thread of a process, and how many processors it may use.
+fn threads(pid: u32) -> HashMap<u32, (i32, u32)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("alive").flatten();
+    let look = |thread: fs::DirEntry| {
+        let number: u32 = thread.file_name().to_str()?.parse().ok()?;
+        let id = Pid::from_raw(number.try_into().ok()?);
+        Some((number, (getpriority_process(id).ok()?, sched_getaffinity(id).ok()?.count())))
+    };
+    threads.filter_map(look).collect()
+}
+
 /// Returns the niceness of the thread that has the most; nothing once the process is gone.
 fn most_nice(pid: u32) -> Option<i64> {
     let niceness = |stat: String| -> Option<i64> {
@@ -122,8 +194,7 @@ fn most_nice(pid: u32) -> Option<i64> {
     stats.flatten().filter_map(niceness).max()
 }
 
-/// But the scheduler's look at the clock, once a minute. Five seconds in which that falls, or in which
-/// a thread of the start ends, are not the best of three.
+/// Five seconds in which a thread of the start ends are not the best of three.
 #[test]
 fn nothing_wakes_an_idle_service_before_or_after_a_request() {
     let machine = Machine::new();
@@ -135,6 +206,11 @@ fn nothing_wakes_an_idle_service_before_or_after_a_request() {
     assert!(is_idle().is_some(), "after the start");
     assert_eq!(get(&address, "/status").status, 200);
     assert!(is_idle().is_some(), "after a request");
+    let mut listener = TcpStream::connect(&address).expect("connected");
+    write!(listener, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    listener.read_exact(&mut [0; 512]).expect("a head and an event");
+    drop(listener);
+    assert!(is_idle().is_some(), "after a listener");
 }
 
 /// Returns how often threads of a process went to sleep within five seconds: as often as they woke.

@@ -21,6 +21,9 @@ mod sqlite_rules;
 // A backup compared with the one before: emptied databases, unchanged ones, what a backup says.
 mod emptied;
 
+// Encrypted backups: what is stored of them, who can read them, what is refused.
+mod encryption;
+
 // Rolling deploys: which of several instances may add to the line of backups.
 mod lease;
 
@@ -41,6 +44,9 @@ mod herd;
 
 // Restore drills: the newest backup verified on a schedule, beside the backups and before a stop.
 mod drill;
+
+// A Rust program that carries the service inside: when its work starts, how it ends.
+mod embed;
 
 // What the supervisor does about actors that die, and about an app that does as it likes.
 mod supervision;
@@ -72,6 +78,15 @@ mod limits;
 // The binary's routes, and whom it tells of a success.
 mod http;
 
+// Pings and the webhook: who hears of what, and that nobody waits for them.
+mod notify;
+
+// Commands before and after a backup: what they are told, what their failure means, that they end.
+mod hooks;
+
+// The status page: its files, its events, and what they tell of.
+mod page;
+
 // What strangers can do to the routes, and what the binary keeps to itself.
 mod security;
 
@@ -83,6 +98,21 @@ mod fuzz;
 
 // The commands beside `run`.
 mod commands;
+
+// What the doctor finds, of databases and stores that are sound and that are not.
+mod doctor;
+
+// A restore by a person at a terminal, who chooses and confirms, and by a machine, which is never asked.
+mod by_hand;
+
+// What `docs/recovery.md` says is what `scripts/test-recovery.sh` runs.
+mod recovery;
+
+// What people deploy and install with: init and its files, dashboard, alerts, manual, --version.
+mod deploy;
+
+// What the program says when something is wrong, word for word.
+mod words;
 
 // The repository about itself: tables in the README, lengths of files, links.
 mod tidy;

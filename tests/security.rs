@@ -2,7 +2,7 @@
 //! the binary keeps to itself.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -11,6 +11,7 @@ use crate::support::process::{
     Machine, PATIENCE, POLITE, Process, SNITCH_PATH, TOKEN, ask, eventually, get,
 };
 use crate::support::s3::{BUCKET, PREFIX, S3Server};
+use crate::support::web::WebServer;
 
 /// A service that is up, and its address.
 fn serve(machine: &Machine) -> (Process, String) {
@@ -124,7 +125,8 @@ fn nothing_is_served_but_the_routes() {
     let machine = Machine::new();
     let (_process, address) = serve(&machine);
     for path in [
-        "/",
+        "/index.html",
+        "/page/page.js",
         "//",
         "/../../etc/passwd",
         "/%2e%2e/%2e%2e/etc/passwd",
@@ -146,7 +148,7 @@ fn nothing_is_served_but_the_routes() {
         assert!(!answer.contains("root:") && !answer.contains("app.db"), "{path}: {answer}");
     }
     for method in ["DELETE", "PUT", "TRACE", "OPTIONS", "PROPFIND", "BREW"] {
-        for path in ["/backup", "/health", "/status", "/metrics"] {
+        for path in ["/", "/backup", "/events", "/health", "/status", "/verify", "/metrics"] {
             let answer = ask(&address, &format!("{method} {path}"), &[], "");
             assert!(matches!(answer.status, 404 | 405), "{method} {path}: {}", answer.status);
         }
@@ -191,8 +193,7 @@ async fn secrets_are_in_no_line_at_any_level() {
     let server = S3Server::start().await;
     let address = server.address().to_owned();
     let told = tokio::task::spawn_blocking(move || {
-        let snitch = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let snitch_url = format!("http://{}{SNITCH_PATH}", snitch.local_addr().expect("known"));
+        let snitch_url = WebServer::start(&[]).url(SNITCH_PATH);
         let mut made = Vec::new();
         for (endpoint, url) in
             [(address.as_str(), snitch_url.as_str()), ("127.0.0.1:9", "http://127.0.0.1:9/hush")]
@@ -207,6 +208,11 @@ async fn secrets_are_in_no_line_at_any_level() {
                     .env("MINIO_PREFIX", PREFIX)
                     .env("AWS_SESSION_TOKEN", "SESSIONhush")
                     .env("SIMPLE_BACKUP_SNITCH_URL", url)
+                    .env("SIMPLE_BACKUP_SNITCH_KIND", "healthchecks")
+                    .env("SIMPLE_BACKUP_WEBHOOK_URL", url.replace("SNITCH", "WEBHOOK"))
+                    .env("SIMPLE_BACKUP_WEBHOOK_HEADER", "Authorization: Bearer HEADERhush")
+                    .env("SIMPLE_BACKUP_WEBHOOK_EVENTS", "all")
+                    .env("SIMPLE_BACKUP_HOOKS_AFTER_BACKUP", "env")
                     .env("SIMPLE_BACKUP_BACKUP_TIMEOUT", "2s")
                     .env("SIMPLE_BACKUP_SHUTDOWN_BACKUP_TIMEOUT", "2s")
                     .env("SIMPLE_BACKUP_LOG_FORMAT", "json")

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::Connection;
-use rusqlite::functions::{Context, FunctionFlags};
 use simplebackup_engine::backup::{BackupError, BackupReport};
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, Outcome, RestoreEngine};
@@ -239,32 +238,11 @@ async fn a_backup_does_not_change_the_database_of_a_running_app() {
     }
 }
 
-/// Adds a table to a new sample database that only an app with its own order and function can
-/// read in full.
-fn create_with_own_collation_and_function(path: &Path) -> Connection {
-    db::create(path, "wal", 20);
-    let app = db::open(path);
-    app.create_collation("backwards", |a, b| b.cmp(a)).expect("created");
-    let length = |context: &Context<'_>| {
-        Ok(i64::try_from(context.get::<String>(0)?.len()).expect("a short text"))
-    };
-    let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_UTF8;
-    app.create_scalar_function("app_length", 1, flags, length).expect("created");
-    let tables = "CREATE TABLE lengths (text TEXT);
-        CREATE INDEX by_length ON lengths (app_length(text));
-        INSERT INTO lengths SELECT text FROM notes;
-        CREATE TABLE words (text TEXT COLLATE backwards);
-        CREATE INDEX by_word ON words (text);
-        INSERT INTO words SELECT text FROM notes;";
-    app.execute_batch(tables).expect("made");
-    app
-}
-
 /// Rule 10.
 #[tokio::test]
 async fn a_database_that_needs_its_own_app_is_copied_and_said_to_be_unverified() {
     let site = Site::new();
-    let before = db::dump_of(&create_with_own_collation_and_function(&site.database()));
+    let before = db::dump_of(&db::create_with_own_collation_and_function(&site.database()));
 
     let report = site.back_up().await.expect("made page by page");
     site.lose_database();
@@ -282,7 +260,7 @@ async fn a_database_that_needs_its_own_app_is_copied_and_said_to_be_unverified()
 async fn what_can_be_verified_beside_an_unverified_table_is() {
     let site = Site::new();
     let path = site.database();
-    drop(create_with_own_collation_and_function(&path));
+    drop(db::create_with_own_collation_and_function(&path));
     db::break_index(&path);
     let refused = site.back_up().await.expect_err("a broken index");
     assert!(matches!(refused, BackupError::Check(_)), "{refused:?}");

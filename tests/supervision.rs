@@ -10,8 +10,10 @@ use simplebackup_actors::supervisor::{Ended, FinalBackup};
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::retention::Retention;
+use simplebackup_engine::work_dir::WorkFolder;
 use tokio::time::{Instant, sleep};
 
+use crate::support::process::eventually;
 use crate::support::script::Gate;
 use crate::support::service::{
     APP_TIMEOUT, AppCall, PanickingClock, ScriptedApp, Service, assert_final_backup_made,
@@ -118,6 +120,9 @@ fn a_job_that_panics_is_a_failure_and_its_actor_lives() {
         assert!(text.contains("planned"), "{text}");
         let status = service.status();
         assert_eq!((status.counts[Trigger::Manual.index()].failed, status.restarts), (1, 0));
+        // The check, on a thread of its own, holds the lock until it sees that nobody waits for it.
+        let lock = || WorkFolder::beside(&site.database()).lock_run();
+        eventually("the lock is free", || lock().is_ok());
         service.back_up().await.expect("it lives");
         site.assert_no_leftovers();
         service.stop().await;

@@ -105,8 +105,15 @@ fn the_readme_shows_every_flag() {
 
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
-    let documents =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/README.md", "fuzz/README.md"];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "deploy/README.md",
+        "docs/recovery.md",
+        "docs/faq.md",
+        "fuzz/README.md",
+    ];
     let decisions = fs::read_dir(repository().join("docs/decisions")).expect("decisions");
     let decisions = decisions.map(|entry| entry.expect("read").path());
     for document in documents.map(|name| repository().join(name)).into_iter().chain(decisions) {

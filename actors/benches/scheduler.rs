@@ -14,11 +14,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use object_store::memory::InMemory;
 use simplebackup_actors::app::NoApp;
 use simplebackup_actors::backup::{BackupActor, BackupPlan};
+use simplebackup_actors::hook::Hooks;
 use simplebackup_actors::messages::{BackupRequestError, Shutdown, StopCause, Tick};
 use simplebackup_actors::restore::RestorePlan;
 use simplebackup_actors::schedule::Schedule;
 use simplebackup_actors::status::StatusBoard;
 use simplebackup_actors::supervisor::{Plan, Protection, Supervisor};
+use simplebackup_actors::verify::VerifyPlan;
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::clock::{Clock, SystemClock};
 use simplebackup_engine::restore::{Fallback, RestoreEngine};
@@ -110,25 +112,27 @@ async fn actor_that_refuses(database: PathBuf) -> Addr<BackupActor> {
             engine,
             run_timeout: Duration::from_mins(1),
             clock: Arc::clone(&clock),
+            hooks: Hooks::default(),
+            is_app_in_process: false,
         },
         // No tick of its own.
         schedule: schedule("0 0 0 1 1 *"),
-        verify: None,
+        verify: VerifyPlan { schedule: None, timeout: Duration::from_mins(1) },
         final_timeout: Duration::from_secs(1),
     };
-    let (backup_address, mut backup) = watch::channel(None);
+    let (sender, mut addresses) = watch::channel(None);
     let launched = Supervisor::launch(Plan {
         protection: Some(protection),
         app: Box::new(NoApp),
         app_timeout: Duration::from_secs(1),
         clock,
         board: StatusBoard::new(true, Vec::new()),
-        backup_address,
+        addresses: sender,
     });
-    let actor = backup.wait_for(Option::is_some).await.expect("the supervisor lives").clone();
+    let current = addresses.wait_for(Option::is_some).await.expect("the supervisor lives").clone();
     launched.supervisor.send(Shutdown { cause: StopCause::Signal }).await.expect("it lives");
     launched.ended.await.expect("the supervisor says how it ended");
-    actor.expect("some")
+    current.expect("some").backup
 }
 
 criterion_group!(benches, next_after, missed_between, tick);

@@ -8,7 +8,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler};
 use simplebackup_engine::LOG;
 use tokio::time::Instant;
 
-use super::Supervisor;
+use super::{Addresses, Supervisor};
 use crate::SERVER_LOG;
 use crate::backup::BackupActor;
 use crate::death_watch::DeathWatch;
@@ -31,7 +31,7 @@ const QUIET_TIMEOUT: Duration = Duration::from_millis(50);
 pub(super) struct Workers {
     pub(super) backup: Addr<BackupActor>,
     scheduler: Addr<SchedulerActor>,
-    verify: Option<Addr<VerifyActor>>,
+    verify: Addr<VerifyActor>,
     generation: u32,
 }
 
@@ -39,12 +39,7 @@ impl Workers {
     /// Ends the ticks, and the drill that runs. A backup that runs goes on.
     pub(super) async fn quiet(self) {
         let ticks = self.scheduler.send(StopTicking).timeout(QUIET_TIMEOUT);
-        let drill = async {
-            match self.verify {
-                Some(verify) => verify.send(StopVerifying).timeout(QUIET_TIMEOUT).await,
-                None => Ok(()),
-            }
-        };
+        let drill = self.verify.send(StopVerifying).timeout(QUIET_TIMEOUT);
         // Err: it is dead, and does nothing any more.
         let _dead_or_stopped = tokio::join!(ticks, drill);
     }
@@ -58,24 +53,23 @@ impl Supervisor {
         let watch = |name| DeathWatch::new(supervisor.clone(), name, Some(generation));
         let (plan, board) = (protection.backup.clone(), self.board.clone());
         let backup = BackupActor::new(plan, board, watch("BackupActor")).start();
+        let restore = protection.restore.clone();
+        let verify = VerifyActor::new(
+            (restore.engine, restore.database),
+            protection.verify.timeout,
+            Arc::clone(&self.clock),
+            (self.board.clone(), watch("VerifyActor")),
+        )
+        .start();
         let mut jobs = vec![(protection.schedule.clone(), Job::Backup(backup.clone()))];
-        let verify = protection.verify.as_ref().map(|plan| {
-            let restore = protection.restore.clone();
-            let verify = VerifyActor::new(
-                (restore.engine, restore.database),
-                plan.timeout,
-                Arc::clone(&self.clock),
-                (self.board.clone(), watch("VerifyActor")),
-            )
-            .start();
-            jobs.push((plan.schedule.clone(), Job::Drill(verify.clone())));
-            verify
-        });
+        let drills = protection.verify.schedule.clone();
+        jobs.extend(drills.map(|schedule| (schedule, Job::Drill(verify.clone()))));
         let (clock, board) = (Arc::clone(&self.clock), self.board.clone());
         let watch = watch("SchedulerActor");
         let scheduler = SchedulerActor::new(jobs, clock, board, watch).start();
         let begin = scheduler.send(StartTicking);
-        self.backup_address.send_replace(Some(backup.clone()));
+        let current = Addresses { backup: backup.clone(), verify: verify.clone() };
+        self.addresses.send_replace(Some(current));
         self.workers = Some(Workers { backup, scheduler, verify, generation });
         actix::spawn(async move {
             if let Err(error) = begin.await {
@@ -112,7 +106,8 @@ impl Handler<ActorGone> for Supervisor {
         if self.restarts.len() >= RESTARTS_MAX {
             tracing::error!(
                 target: SERVER_LOG,
-                "ERROR: {} died again after {RESTARTS_MAX} restarts within {} minutes, stopping",
+                "ERROR: {} died again after {RESTARTS_MAX} restarts within {} minutes, stopping; please \
+                 report it with the lines above",
                 message.name,
                 RESTART_WINDOW.as_secs() / 60
             );

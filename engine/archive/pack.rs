@@ -14,9 +14,8 @@ use std::thread::{self, Scope};
 use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
 use libdeflater::{CompressionLvl, Compressor};
-use tokio::sync::mpsc;
 
-use super::{PackError, Piece};
+use super::{Outlet, PackError};
 use crate::blocking::{Stop, give_way};
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
@@ -25,9 +24,6 @@ use crate::progress::Progress;
 /// Bytes of the snapshot in one member. Twice as many save 0.5 % of the archive and cost twice the
 /// memory.
 const MEMBER_BYTES: usize = 128 * 1024;
-
-/// The largest piece, so that so many pieces are so many bytes at most.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// Threads that pack; on one processor a single one. More would pay where the processor is what a
 /// backup waits for, but the app is to have most of them.
@@ -45,22 +41,27 @@ const LEVEL: i32 = 5;
 /// Packs as fast as the check beside it goes on, on two processors.
 const LEVEL_OF_LARGE: i32 = 4;
 
-/// Packs the snapshot file into pieces and returns how many bytes they hold together. The last
-/// word, [`Piece::End`], is left to the caller: only after it a backup may become visible.
+/// Packs the snapshot file into `outlet` and returns how many bytes it has sent on. The last word,
+/// [`Piece::End`](super::Piece::End), is left to the caller: only after it a backup may become
+/// visible.
 ///
 /// # Errors
 ///
 /// [`PackError::Read`] also for a snapshot of another size than the manifest says.
+/// [`PackError::OtherForm`] before anything is sent under a name that says something else of it.
 pub fn pack(
     snapshot: &Path,
     key: BackupKey,
     manifest: &Manifest,
-    pieces: &mpsc::Sender<Piece>,
+    mut outlet: Outlet<'_>,
     stop: &Stop,
     progress: &Progress,
 ) -> Result<u64, PackError> {
+    if outlet.form() != key.form() {
+        return Err(PackError::OtherForm(key));
+    }
     let mut members = Members { file: File::open(snapshot).map_err(PackError::Read)?, bytes: 0 };
-    let mut sent_bytes = send(pieces, head(key, manifest).map_err(PackError::Read)?)?;
+    outlet.put(head(key, manifest).map_err(PackError::Read)?)?;
     let level = level_of(manifest.database_bytes);
     thread::scope(|scope| {
         let packers = packers(manifest.database_bytes);
@@ -85,7 +86,7 @@ pub fn pack(
             } else if packed < read {
                 let (member, bytes) = turn(packed).take()?;
                 packed += 1;
-                sent_bytes += send(pieces, bytes)?;
+                outlet.put(bytes)?;
                 progress.set_done((packed * MEMBER_BYTES as u64).min(members.bytes));
                 spare.push(member);
             } else {
@@ -97,7 +98,7 @@ pub fn pack(
             let text = format!("{} of {} bytes are there", members.bytes, manifest.database_bytes);
             return Err(PackError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
         }
-        Ok(sent_bytes)
+        outlet.finish()
     })
 }
 
@@ -122,15 +123,6 @@ fn head(key: BackupKey, manifest: &Manifest) -> io::Result<Bytes> {
         .mtime(u32::try_from(key.timestamp()).unwrap_or(0))
         .write(Vec::new(), Compression::none());
     gzip.finish().map(Bytes::from)
-}
-
-fn send(pieces: &mpsc::Sender<Piece>, mut bytes: Bytes) -> Result<u64, PackError> {
-    let count = bytes.len() as u64;
-    while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
-        pieces.blocking_send(Piece::Bytes(piece)).map_err(|_closed| PackError::Abandoned)?;
-    }
-    Ok(count)
 }
 
 /// The snapshot, member by member.
@@ -197,8 +189,9 @@ mod tests {
     use std::io::Write;
 
     use flate2::bufread::MultiGzDecoder;
+    use tokio::sync::mpsc;
 
-    use super::super::manifest_at;
+    use super::super::{Piece, manifest_at};
     use super::*;
     use crate::snapshot::{JournalMode, Owner};
 
@@ -220,6 +213,7 @@ mod tests {
             contents: None,
             instance: None,
             uncompared_with: None,
+            recipients: Vec::new(),
         }
     }
 
@@ -240,7 +234,8 @@ mod tests {
             archive
         });
         let (manifest, progress) = (manifest(claimed), Progress::default());
-        let result = pack(file.path(), key, &manifest, &sender, stop, &progress);
+        let outlet = Outlet::plain(&sender);
+        let result = pack(file.path(), key, &manifest, outlet, stop, &progress);
         drop(sender);
         let archive = taking.join().expect("no panic");
         result.map(|sent_bytes| (archive, sent_bytes))

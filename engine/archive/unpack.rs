@@ -1,4 +1,4 @@
-//! Unpacking: the pieces of an archive, ours or of any gzip, as a file.
+//! Unpacking: the pieces of an archive, ours or of any gzip, as a file; decrypted first if need be.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -10,9 +10,12 @@ use bytes::Bytes;
 use flate2::bufread::{GzDecoder, MultiGzDecoder};
 use tokio::sync::mpsc;
 
+use super::decrypt::decrypt;
 use super::{Piece, UnpackError, manifest_in};
 use crate::blocking::Stop;
 use crate::disk::Disk;
+use crate::encryption::Identities;
+use crate::key::BackupKey;
 use crate::manifest::{Hash, Manifest};
 
 /// Bytes read, unpacked and written at a time.
@@ -33,23 +36,44 @@ pub fn unpack(
     disk: &Disk,
     stop: &Stop,
 ) -> Result<Option<Manifest>, UnpackError> {
-    let has_ended_early = Cell::new(false);
-    let pieces = PieceReader {
-        pieces,
-        current: Bytes::new(),
-        is_complete: false,
-        has_ended_early: &has_ended_early,
-    };
-    let source = io::BufReader::with_capacity(PIECE_BYTES, pieces);
-    // An early end is the download's failure, not the archive's.
-    let fail = |error: io::Error| {
-        if has_ended_early.get() { UnpackError::Abandoned } else { damage(&error) }
-    };
-    let mut output = Output::create(target, disk, stop)?;
+    let ending = Ending::default();
+    let source = ending.read(pieces);
+    unpack_gzip(source, None, Output::create(target, disk, stop)?, &ending)
+}
+
+/// Does the same with the archive of the encrypted backup `key`, which is decrypted on the way.
+///
+/// # Errors
+///
+/// [`UnpackError::Damaged`] also for the archive of another backup: whoever may write to the store
+/// can't change what is encrypted, but could give an old backup the name of the newest.
+pub fn unpack_encrypted(
+    pieces: mpsc::Receiver<Piece>,
+    (key, identities): (BackupKey, &Identities),
+    target: &Path,
+    (disk, stop): (&Disk, &Stop),
+) -> Result<Option<Manifest>, UnpackError> {
+    let ending = Ending::default();
+    let decrypted = decrypt(ending.read(pieces), identities, |error| ending.judge(&error))?;
+    let source = io::BufReader::with_capacity(PIECE_BYTES, decrypted);
+    unpack_gzip(source, Some(key), Output::create(target, disk, stop)?, &ending)
+}
+
+/// Unpacks a gzip stream, of this backup if it is known to be.
+fn unpack_gzip(
+    source: impl BufRead,
+    key: Option<BackupKey>,
+    mut output: Output<'_>,
+    ending: &Ending,
+) -> Result<Option<Manifest>, UnpackError> {
+    let fail = |error: io::Error| ending.judge(&error);
     // The manifest is in the header of the first member, which in archives of ours is empty, and in
     // those of version 0.1.0 and of stock gzip the only one.
     let mut first = GzDecoder::new(source);
     let mut read = first.read(&mut output.buffer).map_err(fail)?;
+    if let (Some(key), Some(header)) = (key, first.header()) {
+        require_name(key, header.filename())?;
+    }
     output.set_manifest(first.header().and_then(|header| manifest_in(header.comment()?)))?;
     while read > 0 {
         output.write(read)?;
@@ -67,6 +91,19 @@ pub fn unpack(
         }
     }
     output.finish()
+}
+
+/// Refuses the archive of another backup than `key`. A name that is not one of ours is that of a file
+/// which a person packed, and says nothing.
+fn require_name(key: BackupKey, filename: Option<&[u8]>) -> Result<(), UnpackError> {
+    let Some(name) = filename.and_then(|name| str::from_utf8(name).ok()) else { return Ok(()) };
+    match BackupKey::parse(&format!("{name}.gz")) {
+        Some(other) if other.timestamp() != key.timestamp() => Err(UnpackError::Damaged(format!(
+            "it is another backup, {}, under this name; if you renamed it, rename it back",
+            other.in_form(key.form())
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The file that an archive is unpacked to.
@@ -148,7 +185,8 @@ fn compare(manifest: &Manifest, bytes: u64, sha256: &str) -> Result<(), UnpackEr
     }
 }
 
-fn damage(error: &io::Error) -> UnpackError {
+/// Says what is wrong with an archive.
+pub(super) fn damage(error: &io::Error) -> UnpackError {
     UnpackError::Damaged(match error.kind() {
         io::ErrorKind::UnexpectedEof => "it is cut short".to_owned(),
         io::ErrorKind::InvalidInput => "it is not gzip, or other bytes follow it".to_owned(),
@@ -156,13 +194,32 @@ fn damage(error: &io::Error) -> UnpackError {
     })
 }
 
-/// Presents the pieces as one stream.
+/// How the pieces ended.
+#[derive(Default)]
+struct Ending {
+    /// Set when the sender goes away without [`Piece::End`].
+    is_early: Cell<bool>,
+}
+
+impl Ending {
+    /// Presents the pieces as one stream.
+    fn read(&self, pieces: mpsc::Receiver<Piece>) -> impl BufRead {
+        let (current, is_complete) = (Bytes::new(), false);
+        let pieces = PieceReader { pieces, current, is_complete, ending: self };
+        io::BufReader::with_capacity(PIECE_BYTES, pieces)
+    }
+
+    /// An early end is the download's failure, not the archive's.
+    fn judge(&self, error: &io::Error) -> UnpackError {
+        if self.is_early.get() { UnpackError::Abandoned } else { damage(error) }
+    }
+}
+
 struct PieceReader<'a> {
     pieces: mpsc::Receiver<Piece>,
     current: Bytes,
     is_complete: bool,
-    /// Set when the sender goes away without [`Piece::End`].
-    has_ended_early: &'a Cell<bool>,
+    ending: &'a Ending,
 }
 
 impl Read for PieceReader<'_> {
@@ -172,7 +229,7 @@ impl Read for PieceReader<'_> {
                 Some(Piece::Bytes(bytes)) => self.current = bytes,
                 Some(Piece::End) => self.is_complete = true,
                 None => {
-                    self.has_ended_early.set(true);
+                    self.ending.is_early.set(true);
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
             }

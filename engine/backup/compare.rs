@@ -1,18 +1,12 @@
 //! The new state compared with the backup before: has it changed, and has too much gone?
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::inspect::Passed;
 use super::{BackupEngine, BackupError};
 use crate::LOG;
-use crate::archive;
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
-use crate::manifest::{Contents, Manifest};
-use crate::store::{BackupStore, Fault, StoreError, StoredBackup, Suspension};
-
-/// The header of an archive is a name and a manifest: a few hundred bytes.
-const HEADER_BYTES_MAX: u64 = 4096;
+use crate::manifest::Manifest;
+use crate::store::{StoreError, StoredBackup, Suspension};
 
 /// What is known of the backup before.
 #[derive(Debug)]
@@ -23,83 +17,32 @@ pub(super) enum Before {
     Known(StoredBackup, Manifest),
     /// It could not be read. Whether too much has gone cannot be told, so nothing is deleted.
     Unread(BackupKey, StoreError),
-}
-
-/// The backup that the last run of this process made, to spare a request.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<Option<(StoredBackup, Manifest)>>);
-
-impl Memory {
-    /// Returns what is known of the newest of `stored`, with one small request if this process
-    /// did not make it. One that could not be compared itself leads on to its own measure: what
-    /// was stored unseen since may be the loss.
-    pub(super) async fn before(
-        &self,
-        store: &BackupStore,
-        stored: &[StoredBackup],
-        deadline: Deadline,
-    ) -> Before {
-        let Some(mut asked) = stored.last() else { return Before::Unknown };
-        loop {
-            let manifest = match self.remembered(asked) {
-                Some(manifest) => manifest,
-                None => match store.start_of(asked, HEADER_BYTES_MAX, deadline).await {
-                    Ok(start) => match archive::manifest_at(&start) {
-                        Some(manifest) => manifest,
-                        None => return Before::Unknown,
-                    },
-                    Err(gone) if gone.fault == Fault::NotFound => return Before::Unknown,
-                    Err(error) => return Before::Unread(asked.key, error),
-                },
-            };
-            let owed = manifest.uncompared_with;
-            // Older, or else a header that somebody made could lead round and round.
-            let older = stored.iter().take_while(|backup| backup.key < asked.key);
-            match older.into_iter().find(|backup| Some(backup.key.timestamp()) == owed) {
-                Some(measure) => asked = measure,
-                None => return Before::Known(asked.clone(), manifest),
-            }
-        }
-    }
-
-    pub(super) fn remember(&self, made: &StoredBackup, manifest: Manifest) {
-        *self.last() = Some((made.clone(), manifest));
-    }
-
-    fn remembered(&self, asked: &StoredBackup) -> Option<Manifest> {
-        let last = self.last();
-        let (_, manifest) = last.as_ref().filter(|(backup, _)| is_same_object(backup, asked))?;
-        Some(manifest.clone())
-    }
-
-    /// A panic of another run leaves nothing half-written here.
-    fn last(&self) -> MutexGuard<'_, Option<(StoredBackup, Manifest)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn is_same_object(one: &StoredBackup, other: &StoredBackup) -> bool {
-    (one.key, one.archive_bytes) == (other.key, other.archive_bytes)
+    /// It is encrypted, and no identity at hand opens it. Only its size is known.
+    Encrypted(StoredBackup),
 }
 
 impl Before {
-    /// Returns the backup that the new one could not be compared with.
+    /// Returns the backup that the new one could not be compared with, and that the next one may be.
     pub(super) fn unread(&self) -> Option<BackupKey> {
         match self {
             Self::Unread(key, _) => Some(*key),
-            Self::Unknown | Self::Known(..) => None,
+            Self::Unknown | Self::Known(..) | Self::Encrypted(_) => None,
         }
     }
 
-    /// Returns the newest backup if it is known to hold just this.
+    /// Returns the newest backup if it is known to hold just this, for the same readers.
     pub(super) fn same_as(
         &self,
-        contents: &Contents,
+        now: &Manifest,
         newest: Option<BackupKey>,
     ) -> Option<StoredBackup> {
         match self {
             Self::Known(backup, manifest)
-                if Some(backup.key) == newest && manifest.contents.as_ref() == Some(contents) =>
+                if Some(backup.key) == newest
+                    && backup.key.is_encrypted() != now.recipients.is_empty()
+                    && manifest.recipients == now.recipients
+                    && manifest.contents.is_some()
+                    && manifest.contents == now.contents =>
             {
                 Some(backup.clone())
             }
@@ -122,22 +65,46 @@ impl BackupEngine {
         passed: &Passed,
         deadline: Deadline,
     ) -> Result<Option<Suspension>, BackupError> {
-        let Before::Known(backup, manifest) = before else { return Ok(already) };
-        let Some(loss) = now.loss_since(manifest, backup.key) else { return Ok(already) };
+        let (backup, loss) = match before {
+            Before::Known(backup, manifest) => (backup, now.loss_since(manifest, backup.key)),
+            Before::Encrypted(backup) => {
+                (backup, now.loss_since_archive(backup.archive_bytes, backup.key))
+            }
+            Before::Unknown | Before::Unread(..) => return Ok(already),
+        };
+        let Some(loss) = loss else { return Ok(already) };
         passed.wait().await?;
+        let is_secret = backup.key.is_encrypted() || !now.recipients.is_empty();
+        let reason = if is_secret { told_in_the_open(backup.key) } else { loss.clone() };
         let suspension = match already {
             // Noticed by a run whose upload then failed.
-            Some(known) if known.reason.ends_with(&loss) => return Ok(Some(known)),
-            Some(known) => known.followed_by(&loss),
-            None => Suspension { since: self.clock.now(), reason: loss },
+            Some(known) if known.reason.ends_with(&reason) => return Ok(Some(known)),
+            Some(known) => known.followed_by(&reason),
+            None => Suspension { since: self.clock.now(), reason: reason.clone() },
         };
         self.store.suspend_pruning(&suspension, deadline).await?;
         tracing::error!(
             target: LOG,
             key = %backup.key,
             "ERROR: The database looks emptied: {}; nothing is deleted from now on, the good \
-             backups stay", suspension.reason
+             backups stay", if is_secret { &loss } else { &suspension.reason }
         );
         Ok(Some(suspension))
     }
+
+    /// A variable that got lost must not switch encryption off unnoticed.
+    pub(super) fn warn_of_plain_after(&self, newest: Option<BackupKey>) {
+        if let Some(newest) = newest.filter(|key| key.is_encrypted() && self.recipients.is_none()) {
+            tracing::warn!(
+                target: LOG,
+                "WARNING: The newest backup {newest} is encrypted and this one will not be: \
+                 encryption.recipients is not set here; stop and set it, if that is not meant"
+            );
+        }
+    }
+}
+
+/// Says in the store, where everybody may read it, no more of an encrypted backup than that.
+fn told_in_the_open(before: BackupKey) -> String {
+    format!("far less is left than {before} has; the log of the run that noticed it says how much")
 }

@@ -7,9 +7,10 @@ use tokio::sync::watch;
 
 use super::{BackupEngine, BackupError, Run};
 use crate::archive::PackError;
-use crate::blocking;
+use crate::blocking::{self, Stop};
 use crate::check::{self, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
+use crate::encryption::Recipients;
 use crate::manifest::{Contents, Manifest};
 use crate::progress::{Progress, Stage};
 use crate::snapshot::{self, JournalMode, Snapshot};
@@ -45,6 +46,23 @@ impl Passed {
 }
 
 impl BackupEngine {
+    /// Does a step on a thread, which keeps the run until it has ended: a stopped one winds down
+    /// without anybody who waits for it.
+    pub(super) async fn in_run<T: Send + 'static>(
+        &self,
+        run: &Arc<Run>,
+        (stage, deadline): (Stage, Deadline),
+        work: impl FnOnce(&Stop) -> T + Send + 'static,
+    ) -> Result<T, BackupError> {
+        let held = Arc::clone(run);
+        let done = blocking::run_at(self.priority, deadline, move |stop| {
+            let result = work(&stop);
+            drop(held);
+            result
+        });
+        done.await.map_err(|OutOfTime| BackupError::OutOfTime { stage })
+    }
+
     /// Makes the consistent copy.
     pub(super) async fn take_snapshot(
         &self,
@@ -57,15 +75,10 @@ impl BackupEngine {
         let database = self.database.clone();
         let target = run.folder.file("snapshot.db");
         let busy_timeout = self.busy_timeout.min(deadline.remaining());
-        let held = Arc::clone(run);
-        let taken = blocking::run_at(self.priority, deadline, move |stop| {
-            let taken = snapshot::take(&canonical(&database), &target, busy_timeout, &stop);
-            drop(held);
-            taken
+        let taken = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
+            snapshot::take(&canonical(&database), &target, busy_timeout, stop)
         });
-        let snapshot = taken
-            .await
-            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Snapshot })??;
+        let snapshot = taken.await??;
         tracing::info!(
             target: LOG,
             database_bytes = snapshot.bytes,
@@ -91,16 +104,9 @@ impl BackupEngine {
         deadline: Deadline,
     ) -> Result<Verdict, BackupError> {
         let path = snapshot.path.clone();
-        let held = Arc::clone(run);
-        let checked = blocking::run_at(self.priority, deadline, move |stop| {
-            let checked = check::check(&path, &stop);
-            drop(held);
-            checked
-        });
-        let verdict = checked
-            .await
-            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
-            .map_err(BackupError::Check)?;
+        let checked =
+            self.in_run(run, (Stage::Check, deadline), move |stop| check::check(&path, stop));
+        let verdict = checked.await?.map_err(BackupError::Check)?;
         fail_point::reach("backup.checked");
         passing.send_replace(true);
         Ok(verdict)
@@ -114,16 +120,9 @@ impl BackupEngine {
         deadline: Deadline,
     ) -> Result<Manifest, BackupError> {
         let path = snapshot.path.clone();
-        let held = Arc::clone(run);
-        let counted = blocking::run_at(self.priority, deadline, move |stop| {
-            let contents = Contents::of(&path, &stop);
-            drop(held);
-            contents
-        });
-        let contents = counted
-            .await
-            .map_err(|OutOfTime| BackupError::OutOfTime { stage: Stage::Check })?
-            .map_err(BackupError::Check)?;
+        let counted =
+            self.in_run(run, (Stage::Check, deadline), move |stop| Contents::of(&path, stop));
+        let contents = counted.await?.map_err(BackupError::Check)?;
         Ok(Manifest {
             database_bytes: snapshot.bytes,
             journal_mode: snapshot.journal_mode,
@@ -131,6 +130,7 @@ impl BackupEngine {
             contents: Some(contents),
             instance: Some(run.instance.clone()),
             uncompared_with: None,
+            recipients: self.recipients.as_ref().map(Recipients::names).unwrap_or_default(),
         })
     }
 }

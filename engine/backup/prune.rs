@@ -1,5 +1,6 @@
 //! The end of surplus backups, or its putting off.
 
+use super::compare::Before;
 use super::{BackupEngine, BackupError};
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
@@ -35,11 +36,23 @@ impl BackupEngine {
         Ok(self.prune_surplus(stored, deadline).await)
     }
 
-    pub(super) async fn prune_surplus(
+    /// Deletes the surplus, unless the database looks emptied or that cannot be told.
+    pub(super) async fn prune_if_safe(
         &self,
-        mut left: Vec<StoredBackup>,
+        stored: Vec<StoredBackup>,
+        suspension: Option<&Suspension>,
+        before: &Before,
         deadline: Deadline,
     ) -> Pruned {
+        match (suspension, before) {
+            (Some(suspension), _) => spare(stored, suspension),
+            (None, Before::Unread(_, error)) => put_off(stored, error),
+            (None, Before::Encrypted(backup)) => put_off_beside_encrypted(stored, backup.key),
+            (None, _) => self.prune_surplus(stored, deadline).await,
+        }
+    }
+
+    async fn prune_surplus(&self, mut left: Vec<StoredBackup>, deadline: Deadline) -> Pruned {
         let keys: Vec<_> = left.iter().map(|backup| backup.key).collect();
         let mut deleted = self.retention.surplus(&keys);
         if deleted.is_empty() {
@@ -71,7 +84,7 @@ impl BackupEngine {
 }
 
 /// Deletes nothing, because the database looks emptied.
-pub(super) fn spare(left: Vec<StoredBackup>, suspension: &Suspension) -> Pruned {
+fn spare(left: Vec<StoredBackup>, suspension: &Suspension) -> Pruned {
     tracing::warn!(
         target: LOG,
         "WARNING: Nothing is deleted since {}: {}; look at the database: if it is right, run \
@@ -84,8 +97,20 @@ pub(super) fn spare(left: Vec<StoredBackup>, suspension: &Suspension) -> Pruned 
 }
 
 /// Deletes nothing this time, because the backup before could not be read.
-pub(super) fn put_off(left: Vec<StoredBackup>, error: &StoreError) -> Pruned {
-    let warning = text::chain(error);
+fn put_off(left: Vec<StoredBackup>, error: &StoreError) -> Pruned {
+    put_off_because(left, text::chain(error))
+}
+
+/// Deletes nothing this time, because no identity at hand opens the backup before.
+fn put_off_beside_encrypted(left: Vec<StoredBackup>, before: BackupKey) -> Pruned {
+    let because = format!(
+        "{before} is encrypted, and no identity at hand opens it; the next one is compared with \
+         this one"
+    );
+    put_off_because(left, because)
+}
+
+fn put_off_because(left: Vec<StoredBackup>, warning: String) -> Pruned {
     tracing::warn!(
         target: LOG,
         error = warning,

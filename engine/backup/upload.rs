@@ -1,4 +1,4 @@
-//! Packing and sending at the same time: the archive never touches the disk.
+//! Packing, encrypting and sending at the same time: the archive never touches the disk.
 //!
 //! The snapshot's check may still run meanwhile. The last word, without which the store completes
 //! nothing, is said only after it.
@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 
 use super::inspect::Passed;
 use super::{BackupEngine, BackupError, Run};
-use crate::archive::{self, PIECES_TO_SEND, PackError, Piece};
-use crate::blocking;
-use crate::deadline::{Deadline, OutOfTime};
+use crate::archive::{self, Outlet, PIECES_TO_SEND, PackError, Piece};
+use crate::deadline::Deadline;
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
@@ -88,23 +87,24 @@ impl BackupEngine {
         let (sender, receiver) = mpsc::channel(PIECES_TO_SEND);
         let &Archive { snapshot, manifest, key } = archive;
         let database_bytes = snapshot.bytes;
-        let backup = NewBackup { key, database_bytes, metadata: manifest.entries() };
+        let backup = NewBackup { key, database_bytes, metadata: manifest.entries_of(key.form()) };
         let (path, manifest) = (snapshot.path.clone(), manifest.clone());
-        let (held, progress) = (Arc::clone(run), progress.clone());
-        let last_word = sender.clone();
-        let packing = blocking::run_at(self.priority, deadline, move |stop| {
-            let packed = archive::pack(&path, key, &manifest, &sender, &stop, &progress);
-            drop(held);
-            packed
+        let (progress, last_word) = (progress.clone(), sender.clone());
+        let recipients = self.recipients.clone();
+        let packing = self.in_run(run, (Stage::Upload, deadline), move |stop| {
+            let outlet = match &recipients {
+                Some(recipients) => Outlet::encrypted(&sender, recipients)?,
+                None => Outlet::plain(&sender),
+            };
+            archive::pack(&path, key, &manifest, outlet, stop, &progress)
         });
         let packing = async {
-            let late = |OutOfTime| BackupError::OutOfTime { stage: Stage::Upload };
             let packed = tokio::select! {
                 packed = packing => packed,
                 // Nobody needs the rest; the store forgets what it has.
                 Err(refused) = passed.wait() => return Err(refused),
             };
-            let bytes = packed.map_err(late)?.map_err(BackupError::Archive)?;
+            let bytes = packed?.map_err(BackupError::Archive)?;
             tracing::info!(
                 target: LOG,
                 database_bytes,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use simplebackup_engine::archive::{Piece, pack, unpack};
+use simplebackup_engine::archive::{Outlet, Piece, pack, unpack};
 use simplebackup_engine::blocking::Stop;
 use simplebackup_engine::disk::Disk;
 use simplebackup_engine::key::BackupKey;
@@ -47,6 +47,7 @@ fn manifest(database_bytes: u64) -> Manifest {
         contents: None,
         instance: None,
         uncompared_with: None,
+        recipients: Vec::new(),
     }
 }
 
@@ -62,7 +63,7 @@ fn packed(path: &Path, manifest: &Manifest) -> Vec<Bytes> {
     });
     let key = BackupKey::parse("db-backup-1732446000.db.gz").expect("a valid name");
     let (stop, progress) = (Stop::default(), Progress::default());
-    pack(path, key, manifest, &sender, &stop, &progress).expect("packed");
+    pack(path, key, manifest, Outlet::plain(&sender), &stop, &progress).expect("packed");
     drop(sender);
     taking.join().expect("no panic")
 }

@@ -73,6 +73,14 @@ pub enum DrillError {
     Undone(RestoreError),
 }
 
+impl DrillError {
+    /// Returns whether the backup is encrypted and no identity is configured: nothing is wrong with it.
+    #[must_use]
+    pub fn is_closed_to_us(&self) -> bool {
+        matches!(self, Self::Undone(RestoreError::NoIdentity { .. }))
+    }
+}
+
 impl From<RestoreError> for DrillError {
     fn from(error: RestoreError) -> Self {
         match error {
@@ -142,7 +150,7 @@ impl RestoreEngine {
         let metadata_warning = match &file.manifest {
             // A folder keeps none.
             Some(manifest) if self.store.kind() == StoreKind::S3 => {
-                manifest.metadata_fault(&file.metadata)
+                manifest.metadata_fault(&file.metadata, backup.key.form())
             }
             _ => None,
         };

@@ -30,6 +30,28 @@ pub enum RestoreError {
         /// What is wrong with it.
         source: Damage,
     },
+    /// The backup is encrypted, and there is nothing to open it with.
+    #[error(
+        "backup {key} is encrypted, and there is no identity to open it with; name the file with the \
+         secret key in encryption.identity_file, or to restore and verify with --identity FILE"
+    )]
+    NoIdentity {
+        /// The backup.
+        key: BackupKey,
+    },
+    /// The backup is encrypted for others.
+    #[error(
+        "backup {key} is encrypted, and no identity in \"{}\" opens it; give the file of one whose \
+         public key was in encryption.recipients when it was made, or if this is that file, restore \
+         another backup with \"simplebackup restore --from\": the header of this one is damaged",
+        path.display()
+    )]
+    WrongIdentity {
+        /// The backup.
+        key: BackupKey,
+        /// The file.
+        path: PathBuf,
+    },
     /// The machine could not unpack or check it.
     #[error("backup {key} could not be unpacked and checked")]
     Unchecked {

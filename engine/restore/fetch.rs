@@ -1,4 +1,4 @@
-//! Fetching one backup: download and unpack at once, then check, all in a private folder.
+//! Fetching one backup: download, decrypt and unpack at once, then check, all in a private folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,10 @@ use crate::blocking;
 use crate::check::{self, TableRows, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::disk::Disk;
+use crate::encryption::Identities;
 use crate::key::BackupKey;
 use crate::manifest::{Counted, Manifest};
+use crate::present::Present;
 use crate::progress::{Progress, Stage};
 use crate::store::StoredBackup;
 use crate::work_dir::{WorkDir, WorkFolder};
@@ -33,6 +35,30 @@ pub struct CheckedFile {
 }
 
 impl RestoreEngine {
+    /// Lets encrypted backups be opened.
+    #[must_use]
+    pub fn with_identities(mut self, identities: Option<Identities>) -> Self {
+        self.identities = identities;
+        self
+    }
+
+    /// Returns what an encrypted backup is to be opened with, nothing for a plain one.
+    pub(super) fn identities_for(
+        &self,
+        key: BackupKey,
+    ) -> Result<Option<Identities>, RestoreError> {
+        match (&self.identities, key.is_encrypted()) {
+            (_, false) => Ok(None),
+            (Some(identities), true) => Ok(Some(identities.clone())),
+            (None, true) => Err(RestoreError::NoIdentity { key }),
+        }
+    }
+
+    pub(super) fn wrong_identity(&self, key: BackupKey) -> RestoreError {
+        let path = self.identities.as_ref().map(|identities| identities.path().to_owned());
+        RestoreError::WrongIdentity { key, path: path.unwrap_or_default() }
+    }
+
     /// Downloads `backup` into a private folder beside `target`, unpacks and checks it.
     pub async fn fetch(
         &self,
@@ -53,6 +79,7 @@ impl RestoreEngine {
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<CheckedFile, RestoreError> {
         let key = backup.key;
+        let identities = self.identities_for(key)?;
         let folder = work_dir(target.to_owned(), deadline).await?;
         fail_point::reach("restore.folder_made");
         progress.enter(Stage::Download, backup.archive_bytes);
@@ -67,7 +94,14 @@ impl RestoreEngine {
         let path = folder.file("restored.db");
         let (held, unpacked_path) = (Arc::clone(&folder), path.clone());
         let unpacking = blocking::run(deadline, move |stop| {
-            let unpacked = archive::unpack(receiver, &unpacked_path, &disk, &stop);
+            let room = (&disk, &stop);
+            let unpacked = match identities {
+                None => archive::unpack(receiver, &unpacked_path, &disk, &stop),
+                Some(identities) => {
+                    let opened = (key, &identities);
+                    archive::unpack_encrypted(receiver, opened, &unpacked_path, room)
+                }
+            };
             drop(held);
             unpacked
         });
@@ -79,6 +113,7 @@ impl RestoreEngine {
             Ok(Err(error @ UnpackError::Damaged(_))) => {
                 return Err(RestoreError::Damaged { key, source: Damage::Archive(error) });
             }
+            Ok(Err(UnpackError::NotForUs)) => return Err(self.wrong_identity(key)),
             Ok(Err(error)) => return Err(unchecked(key, error)),
             Err(OutOfTime) => return Err(RestoreError::OutOfTime { stage: Stage::Download }),
         };
@@ -102,6 +137,11 @@ impl CheckedFile {
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// Returns what the database holds.
+    pub async fn present(&self, deadline: Deadline) -> Present {
+        Present::at(&self.path, deadline).await
     }
 
     /// Counts the rows of each table, and compares them with what the backup says of itself.

@@ -83,7 +83,8 @@ impl Fault {
     }
 
     /// Returns what to do next.
-    fn advice(self) -> &'static str {
+    #[must_use]
+    pub fn advice(self) -> &'static str {
         match self {
             Self::AccessDenied => "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY and what they allow",
             Self::NoCredentials => "set MINIO_ACCESS_KEY and MINIO_SECRET_KEY, or AWS_*",

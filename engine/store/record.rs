@@ -2,6 +2,7 @@
 //! last without knowing of the other has not written at all.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use object_store::path::Path as ObjectPath;
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
@@ -18,6 +19,8 @@ pub struct Record {
     pub content: Bytes,
     /// Which of its versions this is.
     pub version: Version,
+    /// When the store received it, by the store's clock.
+    pub stored_at: DateTime<Utc>,
 }
 
 /// A version of a record; only the store knows what it means.
@@ -77,8 +80,9 @@ impl BackupStore {
                 };
                 // Nothing is no record of ours either.
                 let is_ours = answer.meta.size <= RECORD_BYTES_MAX;
+                let stored_at = answer.meta.last_modified;
                 let content = if is_ours { answer.bytes().await? } else { Bytes::new() };
-                Ok(Record { content, version: Version(version) })
+                Ok(Record { content, version: Version(version), stored_at })
             };
             match got.await {
                 Ok(record) => Ok(Some(record)),
@@ -89,6 +93,22 @@ impl BackupStore {
             }
         };
         self.patiently(&operation, patience, deadline, read).await
+    }
+
+    /// Writes a record, whatever stands there.
+    pub async fn put_record(
+        &self,
+        name: &str,
+        content: Bytes,
+        (patience, deadline): (Patience, Deadline),
+    ) -> Result<(), StoreError> {
+        let operation = format!("creation of {}", self.record_address(name));
+        let path = self.record_path(name);
+        let put = async || {
+            let put = self.objects.put(&path, PutPayload::from(content.clone())).await;
+            put.map(drop).map_err(|error| StoreError::new(&operation, &error))
+        };
+        self.patiently(&operation, patience, deadline, put).await
     }
 
     /// Writes a record if the condition holds.
@@ -125,7 +145,11 @@ impl BackupStore {
     }
 
     /// Removes a record, whatever it holds. One that is gone already counts as removed.
-    pub async fn remove_record(&self, name: &str, deadline: Deadline) -> Result<(), StoreError> {
+    pub async fn remove_record(
+        &self,
+        name: &str,
+        (patience, deadline): (Patience, Deadline),
+    ) -> Result<(), StoreError> {
         let operation = format!("deletion of {}", self.record_address(name));
         let path = self.record_path(name);
         let remove = async || match self.objects.delete(&path).await {
@@ -135,7 +159,7 @@ impl BackupStore {
                 error => Err(error),
             },
         };
-        self.patiently(&operation, Patience::FewTries, deadline, remove).await
+        self.patiently(&operation, patience, deadline, remove).await
     }
 
     pub(super) fn record_path(&self, name: &str) -> ObjectPath {

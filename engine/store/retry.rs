@@ -26,6 +26,8 @@ const LONGEST_ASKED: Duration = Duration::from_mins(1);
 /// How often an operation is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
+    /// Once: for a person who waits for the answer, whatever it is.
+    Once,
     /// A few times: for a backup, which has another chance at the next tick.
     FewTries,
     /// Until the deadline: for a restore, without which the app can't start.
@@ -36,7 +38,7 @@ impl Patience {
     /// Returns how long a store is left alone at most because it asks for it.
     pub(super) fn longest_wait(self) -> Duration {
         match self {
-            Self::FewTries => LONGEST_ASKED_IN_A_BACKUP,
+            Self::Once | Self::FewTries => LONGEST_ASKED_IN_A_BACKUP,
             Self::UntilDeadline => LONGEST_ASKED,
         }
     }
@@ -74,7 +76,7 @@ impl Backoff {
         error: StoreError,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
-        if !error.fault.is_transient() {
+        if self.patience == Patience::Once || !error.fault.is_transient() {
             return Err(error);
         }
         if self.patience == Patience::FewTries && self.tries >= TRIES_IN_A_BACKUP {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use object_store::HeaderMap;
 use thiserror::Error;
 
@@ -29,9 +29,15 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = |text| DateTime::parse_from_rfc2822(text).ok();
-    let wait = date(asked)?.signed_duration_since(date(text("date")?)?);
+    let wait = date(asked)?.signed_duration_since(date_of(headers)?);
     // Err: the date has passed.
     Some(wait.to_std().unwrap_or_default())
+}
+
+/// Returns the time of an answer, by the clock of whoever gave it.
+pub(super) fn date_of(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    let text = headers.get("date")?.to_str().ok()?;
+    Some(DateTime::parse_from_rfc2822(text.trim()).ok()?.to_utc())
 }
 
 /// Returns whether a refusal with this status is one for now: the same as [`super::Fault::Busy`].

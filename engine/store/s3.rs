@@ -9,7 +9,7 @@ use super::strict::StrictConnector;
 use crate::secret::Secret;
 
 /// How long a connection may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one request may take with its body: a part of 5 MiB at 43 KB/s. Longer downloads
 /// are resumed where they were cut.
@@ -37,6 +37,24 @@ pub struct S3Settings {
     pub use_ssl: bool,
     /// The standard `AWS_*` variables, by lower-case name; the fields above win over them.
     pub aws: Vec<(String, Secret)>,
+}
+
+impl S3Settings {
+    /// Returns the endpoint with a scheme, or `None` for AWS itself, whose regional addresses the
+    /// client makes on its own.
+    #[must_use]
+    pub fn endpoint_url(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref()?.trim_end_matches('/');
+        let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
+        if host == "s3.amazonaws.com" || endpoint.is_empty() {
+            return None;
+        }
+        if endpoint.contains("://") {
+            return Some(endpoint.to_owned());
+        }
+        let scheme = if self.use_ssl { "https" } else { "http" };
+        Some(format!("{scheme}://{endpoint}"))
+    }
 }
 
 /// Chooses the crypto library of every TLS connection of this process, once.
@@ -68,7 +86,7 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
     if let Some(key) = &settings.secret_key {
         builder = builder.with_secret_access_key(key.expose());
     }
-    if let Some(endpoint) = custom_endpoint(settings) {
+    if let Some(endpoint) = settings.endpoint_url() {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
     builder
@@ -98,21 +116,6 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
         .build()
 }
 
-/// Returns the endpoint with a scheme, or `None` for AWS itself, whose regional addresses the
-/// client makes on its own.
-fn custom_endpoint(settings: &S3Settings) -> Option<String> {
-    let endpoint = settings.endpoint.as_deref()?.trim_end_matches('/');
-    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
-    if host == "s3.amazonaws.com" || endpoint.is_empty() {
-        return None;
-    }
-    if endpoint.contains("://") {
-        return Some(endpoint.to_owned());
-    }
-    let scheme = if settings.use_ssl { "https" } else { "http" };
-    Some(format!("{scheme}://{endpoint}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +143,7 @@ mod tests {
                 use_ssl,
                 aws: Vec::new(),
             };
-            assert_eq!(custom_endpoint(&settings).as_deref(), expect, "{endpoint:?} {use_ssl}");
+            assert_eq!(settings.endpoint_url().as_deref(), expect, "{endpoint:?} {use_ssl}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use object_store::{ObjectStoreExt, PutPayload};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 
 use super::record::RECORD_BYTES_MAX;
@@ -48,17 +48,12 @@ impl BackupStore {
         let text = serde_json::to_vec_pretty(suspension).map_err(|error| {
             StoreError::with_text(&operation, Fault::Refused, &error.to_string())
         })?;
-        let payload = PutPayload::from(text);
-        let set = async || {
-            let put = self.objects.put(&self.record_path(MARK), payload.clone()).await;
-            put.map(drop).map_err(|error| StoreError::new(&operation, &error))
-        };
-        self.patiently(&operation, Patience::FewTries, deadline, set).await
+        self.put_record(MARK, text.into(), (Patience::FewTries, deadline)).await
     }
 
     /// Removes the mark. One that is gone already counts as removed.
     pub async fn resume_pruning(&self, deadline: Deadline) -> Result<(), StoreError> {
-        self.remove_record(MARK, deadline).await
+        self.remove_record(MARK, (Patience::FewTries, deadline)).await
     }
 
     /// Reads the mark that a list has shown. That it is there is what counts: if its text can't

@@ -17,7 +17,7 @@ use simplebackup_engine::archive::{Piece, manifest_at, unpack};
 use simplebackup_engine::blocking::Stop;
 use simplebackup_engine::disk::Disk;
 use simplebackup_engine::instance::Instance;
-use simplebackup_engine::key::BackupKey;
+use simplebackup_engine::key::{BackupKey, Form};
 use simplebackup_engine::lease::Tenure;
 use simplebackup_engine::manifest::Manifest;
 use simplebackup_engine::store::{BackupStore, retry_after};
@@ -35,14 +35,18 @@ pub fn names(input: &[u8]) {
     let Ok(name) = str::from_utf8(input) else { return };
     if let Some(key) = BackupKey::parse(name) {
         assert_eq!(key.to_string(), name);
-        let digits = name.strip_prefix("db-backup-").and_then(|rest| rest.strip_suffix(".db.gz"));
+        let plain = name.strip_suffix(".age").unwrap_or(name);
+        assert_eq!(key.is_encrypted(), plain.len() < name.len(), "{name:?}");
+        let digits = plain.strip_prefix("db-backup-").and_then(|rest| rest.strip_suffix(".db.gz"));
         let digits = digits.expect("the form of all names");
         assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{name:?}");
         assert_eq!(key.timestamp().to_string(), digits);
         assert_eq!(key.created_at().timestamp() as u64, key.timestamp());
         // None: nothing comes after the last name.
-        if let Some(next) = BackupKey::next(key.created_at(), Some(key)) {
-            assert!(next > key, "{next:?} comes after {key:?}");
+        for form in [Form::Plain, Form::Encrypted] {
+            if let Some(next) = BackupKey::next(key.created_at(), Some(key), form) {
+                assert!(next > key, "{next:?} comes after {key:?}");
+            }
         }
     }
     if let Some(instance) = Instance::parse(name) {

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use simplebackup_actors::schedule::Schedule;
 use simplebackup_engine::backup::Unchanged;
+use simplebackup_engine::encryption::{Recipients, is_like_identity};
 use simplebackup_engine::retention::Retention;
 use simplebackup_engine::secret::Secret;
 use simplebackup_engine::store::S3Settings;
 
 use super::problem::Problem;
 use super::values::{
-    Place, Raw, duration, header_text, is_address, is_bucket, is_endpoint, is_web_address, list,
-    place_of, text, timeout, truth, whole,
+    Place, Raw, duration, header_text, is_address, is_bucket, is_endpoint, is_header_line, list,
+    place_of, recipients, text, timeout, truth, web_address, whole,
 };
-use super::{Config, LogFormat, StoreChoice, folder_beside};
+use super::{Config, LogFormat, SnitchKind, StoreChoice, WebhookEvents, folder_beside};
 
 /// The configuration while it is put together.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub(super) struct Draft {
     use_ssl: bool,
     lease_enabled: bool,
     lease_wait: Duration,
+    recipients: Option<Recipients>,
+    identity_file: String,
     restore_timeout: Duration,
     fallback: bool,
     verify_schedule: Option<Schedule>,
@@ -48,6 +51,13 @@ pub(super) struct Draft {
     http_token: String,
     command: Vec<String>,
     snitch_url: String,
+    snitch_kind: Option<SnitchKind>,
+    webhook_url: String,
+    webhook_events: WebhookEvents,
+    webhook_header: String,
+    before_backup: Vec<String>,
+    after_backup: Vec<String>,
+    hook_timeout: Duration,
     log_format: LogFormat,
 }
 
@@ -69,6 +79,8 @@ impl Default for Draft {
             use_ssl: true,
             lease_enabled: false,
             lease_wait: Duration::from_mins(1),
+            recipients: None,
+            identity_file: String::new(),
             restore_timeout: Duration::from_mins(1),
             fallback: false,
             verify_schedule: None,
@@ -81,6 +93,13 @@ impl Default for Draft {
             http_token: String::new(),
             command: Vec::new(),
             snitch_url: String::new(),
+            snitch_kind: None,
+            webhook_url: String::new(),
+            webhook_events: WebhookEvents::Failures,
+            webhook_header: String::new(),
+            before_backup: Vec::new(),
+            after_backup: Vec::new(),
+            hook_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
         }
     }
@@ -97,6 +116,8 @@ pub struct Setting {
     pub is_secret: bool,
     /// Puts a value where it belongs, or refuses it.
     pub(super) apply: fn(&mut Draft, &Raw) -> Option<()>,
+    /// Says why a value is refused that must not be shown, because it may be a secret by mistake.
+    pub(super) explain: Option<fn(&Raw) -> String>,
 }
 
 const fn open(
@@ -104,7 +125,7 @@ const fn open(
     accepts: &'static str,
     apply: fn(&mut Draft, &Raw) -> Option<()>,
 ) -> Setting {
-    Setting { key, accepts, is_secret: false, apply }
+    Setting { key, accepts, is_secret: false, apply, explain: None }
 }
 
 const fn secret(
@@ -112,13 +133,15 @@ const fn secret(
     accepts: &'static str,
     apply: fn(&mut Draft, &Raw) -> Option<()>,
 ) -> Setting {
-    Setting { key, accepts, is_secret: true, apply }
+    Setting { key, accepts, is_secret: true, apply, explain: None }
 }
 
 const TRUTH: &str = "true or false";
 const DURATION: &str = "a duration such as \"30s\", \"2m\" or \"1h\", up to \"24h\"";
 const TIMEOUT: &str = "a duration such as \"30s\", \"2m\" or \"1h\", up to \"24h\", not zero";
 const COUNT: &str = "a whole number from 0 to 1000";
+const COMMAND: &str = "a list of texts such as [\"./server\", \"--port\", \"3000\"]";
+const WEB_ADDRESS: &str = "an http:// or https:// address, or \"\"";
 const PLAIN: &str = "a text of plain characters (ASCII), without blanks around it";
 
 /// Every setting, in the order of config.toml.
@@ -156,6 +179,17 @@ pub const SETTINGS: &[Setting] = &[
     open("store.use_ssl", TRUTH, |d, raw| put(&mut d.use_ssl, truth(raw))),
     open("lease.enabled", TRUTH, |d, raw| put(&mut d.lease_enabled, truth(raw))),
     open("lease.wait", DURATION, |d, raw| put(&mut d.lease_wait, duration(raw))),
+    Setting {
+        explain: Some(|raw| recipients(raw).err().unwrap_or_default()),
+        ..open(
+            "encryption.recipients",
+            "a list of public keys of age-keygen such as [\"age1…\"], or []",
+            |d, raw| put(&mut d.recipients, recipients(raw).ok()),
+        )
+    },
+    open("encryption.identity_file", "the path of a file, or \"\"", |d, raw| {
+        put(&mut d.identity_file, text(raw).filter(|text| !is_like_identity(text)))
+    }),
     open("restore.timeout", TIMEOUT, |d, raw| put(&mut d.restore_timeout, timeout(raw))),
     open("restore.fallback", TRUTH, |d, raw| put(&mut d.fallback, truth(raw))),
     open(
@@ -180,13 +214,32 @@ pub const SETTINGS: &[Setting] = &[
         |d, raw| put(&mut d.http_address, text(raw).filter(|t| is_address(t))),
     ),
     secret("http.token", PLAIN, |d, raw| put(&mut d.http_token, header_text(raw))),
-    open(
-        "app.command",
-        "a list of texts such as [\"./server\", \"--port\", \"3000\"]",
-        |d, raw| put(&mut d.command, list(raw)),
-    ),
-    secret("snitch.url", "an http:// or https:// address, or \"\"", |d, raw| {
-        put(&mut d.snitch_url, text(raw).filter(|t| t.is_empty() || is_web_address(t)))
+    open("app.command", COMMAND, |d, raw| put(&mut d.command, list(raw))),
+    open("hooks.before_backup", COMMAND, |d, raw| put(&mut d.before_backup, list(raw))),
+    open("hooks.after_backup", COMMAND, |d, raw| put(&mut d.after_backup, list(raw))),
+    open("hooks.timeout", TIMEOUT, |d, raw| put(&mut d.hook_timeout, timeout(raw))),
+    secret("snitch.url", WEB_ADDRESS, |d, raw| put(&mut d.snitch_url, web_address(raw))),
+    open("snitch.kind", "\"auto\", \"plain\", \"healthchecks\" or \"snitch\"", |d, raw| {
+        let kind = text(raw).and_then(|t| match t.as_str() {
+            "auto" => Some(None),
+            "plain" => Some(Some(SnitchKind::Plain)),
+            "healthchecks" => Some(Some(SnitchKind::Healthchecks)),
+            "snitch" => Some(Some(SnitchKind::Snitch)),
+            _ => None,
+        });
+        put(&mut d.snitch_kind, kind)
+    }),
+    secret("webhook.url", WEB_ADDRESS, |d, raw| put(&mut d.webhook_url, web_address(raw))),
+    open("webhook.events", "\"failures\" or \"all\"", |d, raw| {
+        let events = text(raw).and_then(|t| match t.as_str() {
+            "failures" => Some(WebhookEvents::Failures),
+            "all" => Some(WebhookEvents::All),
+            _ => None,
+        });
+        put(&mut d.webhook_events, events)
+    }),
+    secret("webhook.header", "a line such as \"Authorization: Bearer abc\", or \"\"", |d, raw| {
+        put(&mut d.webhook_header, header_text(raw).filter(|t| t.is_empty() || is_header_line(t)))
     }),
     open("log.format", "\"text\" or \"json\"", |d, raw| {
         put(
@@ -230,9 +283,24 @@ impl Draft {
         Some(())
     }
 
+    /// A drill on a machine that can't open its backups would fail each time.
+    fn refuse_closed_drills(&self) -> Result<(), Problem> {
+        let is_closed = self.recipients.is_some() && self.identity_file.is_empty();
+        if self.verify_schedule.is_none() || !is_closed {
+            return Ok(());
+        }
+        Err(Problem {
+            place: "verify.schedule".to_owned(),
+            text: "a restore drill can't open encrypted backups without an identity; set \
+                   encryption.identity_file, or leave verify.schedule empty"
+                .to_owned(),
+        })
+    }
+
     /// Makes the configuration, or says what does not fit together. `aws` are the standard
     /// variables, by lower-case name.
     pub(super) fn finish(self, aws: &[(String, Secret)]) -> Result<Config, Problem> {
+        self.refuse_closed_drills()?;
         let store = match place_of(&self.url) {
             Some(Place::Bucket { bucket, prefix }) => {
                 if self.access_key.is_empty() != self.secret_key.is_empty() {
@@ -275,6 +343,8 @@ impl Draft {
             busy_timeout: self.busy_timeout,
             store,
             lease_wait: self.lease_enabled.then_some(self.lease_wait),
+            recipients: self.recipients,
+            identity_file: some(self.identity_file).map(PathBuf::from),
             restore_timeout: self.restore_timeout,
             fallback: self.fallback,
             verify_schedule: self.verify_schedule,
@@ -287,6 +357,13 @@ impl Draft {
             http_token: some(self.http_token).map(Secret::new),
             command: self.command,
             snitch_url: some(self.snitch_url).map(Secret::new),
+            snitch_kind: self.snitch_kind,
+            webhook_url: some(self.webhook_url).map(Secret::new),
+            webhook_events: self.webhook_events,
+            webhook_header: some(self.webhook_header).map(Secret::new),
+            before_backup: self.before_backup,
+            after_backup: self.after_backup,
+            hook_timeout: self.hook_timeout,
             log_format: self.log_format,
         })
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use simplebackup_engine::encryption::is_like_identity;
 use simplebackup_engine::secret::Secret;
 use toml::de::{DeTable, DeValue};
 
@@ -94,6 +95,17 @@ pub fn load(input: &Input) -> Result<Config, Problems> {
     }
 }
 
+/// Reads the file and the environment of this process, and has `settings` win over both: keys of
+/// config.toml and their values, such as `("backup.keep", "5")`.
+///
+/// # Errors
+///
+/// All problems of all sources at once.
+pub fn load_with(settings: &[(&'static str, &str)]) -> Result<Config, Problems> {
+    let values = settings.iter().map(|(key, value)| (*key, *key, (*value).to_owned())).collect();
+    load(&Input::from_process(Flags { values, ..Flags::default() }))
+}
+
 struct Reader {
     draft: Draft,
     problems: Vec<Problem>,
@@ -106,9 +118,11 @@ impl Reader {
 
     fn apply(&mut self, setting: &Setting, place: &str, raw: &Raw) {
         if (setting.apply)(&mut self.draft, raw).is_none() {
-            let shown = shown(setting, raw);
-            let text =
-                format!("{} = {shown} is not accepted; give {}", setting.key, setting.accepts);
+            let (key, accepts) = (setting.key, setting.accepts);
+            let text = match setting.explain {
+                Some(explain) => format!("{key}: {}", explain(raw)),
+                None => format!("{key} = {} is not accepted; give {accepts}", shown(setting, raw)),
+            };
             self.problem(place, text);
         }
     }
@@ -277,6 +291,16 @@ fn setting(key: &str) -> &'static Setting {
     SETTINGS.iter().find(|setting| setting.key == key).expect("the keys in this file are settings")
 }
 
+/// Returns the variables that may hold a secret themselves. Not their `_FILE` forms: those say
+/// where it is, and who may read it there is the affair of the file.
+pub(crate) fn secret_variables() -> Vec<String> {
+    let secret = |key: &str| SETTINGS.iter().any(|setting| setting.is_secret && setting.key == key);
+    let minio = MINIO.iter().filter(|(_, key)| secret(key)).map(|(name, _)| (*name).to_owned());
+    let own = SETTINGS.iter().filter(|setting| setting.is_secret);
+    let own = own.map(|setting| variable(setting.key));
+    minio.chain(AWS_SECRETS.map(str::to_owned)).chain(own).collect()
+}
+
 fn is_known_variable(name: &str) -> bool {
     name == "SIMPLE_BACKUP_CONFIG"
         || SETTINGS.iter().any(|setting| {
@@ -305,7 +329,9 @@ fn shown(setting: &Setting, raw: &Raw) -> String {
     }
     match raw {
         // An address with a password in it, say.
-        Raw::Text(text) | Raw::Untyped(text) if text.contains('@') => "[redacted]".to_owned(),
+        Raw::Text(text) | Raw::Untyped(text) if text.contains('@') || is_like_identity(text) => {
+            "[redacted]".to_owned()
+        }
         Raw::Text(text) | Raw::Untyped(text) => format!("\"{text}\""),
         Raw::Whole(number) => number.to_string(),
         Raw::Truth(truth) => truth.to_string(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use object_store::path::Path as ObjectPath;
+use simplebackup_engine::encryption::Recipients;
 use url::Url;
 
 /// A value as a source gives it: files have types, variables and flags are text.
@@ -80,6 +81,18 @@ pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     }
 }
 
+/// Reads for whom backups are encrypted, or says why not. Only a list that says so itself is empty: a
+/// variable that was left empty by mistake must not switch encryption off.
+pub(super) fn recipients(raw: &Raw) -> Result<Option<Recipients>, String> {
+    if let Raw::Untyped(text) = raw
+        && text.trim().is_empty()
+    {
+        return Err("is set to nothing; unset it, or give [] for no encryption".to_owned());
+    }
+    let list = list(raw).ok_or("is no list of texts; give one such as [\"age1…\"]")?;
+    Recipients::parse(&list).map_err(|error| error.to_string())
+}
+
 pub(super) fn is_address(text: &str) -> bool {
     text == "off"
         || text.rsplit_once(':').is_some_and(|(host, port)| {
@@ -126,9 +139,21 @@ pub(super) fn is_bucket(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_usual)
 }
 
-pub(super) fn is_web_address(text: &str) -> bool {
-    Url::parse(text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some())
+/// Reads the address of a web page, or nothing.
+pub(super) fn web_address(raw: &Raw) -> Option<String> {
+    let is_address = |text: &String| {
+        Url::parse(text)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some())
+    };
+    text(raw).filter(|text| text.is_empty() || is_address(text))
+}
+
+/// A name, a colon, and a value.
+pub(super) fn is_header_line(text: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    text.split_once(':').is_some_and(|(name, value)| {
+        !name.is_empty() && name.bytes().all(is_usual) && !value.trim().is_empty()
+    })
 }
 
 /// Where a store's URL points.

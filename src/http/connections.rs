@@ -4,6 +4,8 @@
 //! have the time at hand for its answers. That clock belongs to an `HttpService`; one for each
 //! connection ends with it, and a service that nobody asks sleeps (decision 19).
 
+mod socket;
+
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -18,6 +20,8 @@ use simplebackup_actors::SERVER_LOG;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+pub(super) use self::socket::Lifeline;
+use self::socket::Socket;
 use super::unread::Answer;
 use super::{Shared, routes};
 
@@ -63,7 +67,7 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Data<Shared>) {
     // What routes can be told of where they are called from; none asks.
     let routes = map_config(routes(shared), |()| AppConfig::default());
     let Ok(routes) = routes.new_service(()).await.map(Rc::new) else {
-        tracing::error!(target: SERVER_LOG, "ERROR: The routes could not be set up");
+        tracing::error!(target: SERVER_LOG, "ERROR: The routes could not be set up; this is a defect, please report it");
         return;
     };
     let mut connections = JoinSet::new();
@@ -105,13 +109,14 @@ where
     R: Service<Request, Response = ServiceResponse<Answer>, Error = actix_web::Error> + 'static,
 {
     let http = HttpService::build()
+        .on_connect_ext(|socket: &Socket, data| drop(data.insert(socket.lifeline())))
         .client_request_timeout(CLIENT_TIMEOUT)
         .keep_alive(CLIENT_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .h1(fn_factory(move || ready(Ok::<_, ()>(Rc::clone(&routes)))));
     // Err: cannot be, the routes are there already.
     let Ok(http) = http.new_service(()).await else { return };
-    if let Err(error) = http.call((stream, Some(peer))).await {
+    if let Err(error) = http.call((Socket::new(stream), Some(peer))).await {
         tracing::debug!(target: SERVER_LOG, "A connection ended: {error}");
     }
 }

@@ -1,6 +1,8 @@
 //! What the routes say, as JSON. The service's own types are not serializable: these are, and
 //! they are the contract with whoever reads them.
 
+mod history;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use simplebackup_actors::messages::Trigger;
@@ -9,6 +11,11 @@ use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::lease::Fork;
 use simplebackup_engine::restore::{Drilled, RestoreReport};
 use simplebackup_engine::store::Suspension;
+
+pub(super) use self::history::HistoryView;
+use super::Shared;
+use super::warnings::{Warning, warnings};
+use crate::version;
 
 /// `GET /health` and `GET /health/ready`.
 #[derive(Debug, Serialize)]
@@ -48,14 +55,36 @@ impl BackupStatus {
     }
 }
 
-/// `GET /status`: everything else.
+/// `GET /status` and each event of `GET /events`: a status, and when it was so.
 #[derive(Debug, Serialize)]
-pub(super) struct ServiceStatus<'a> {
-    database: &'a str,
+pub(super) struct Timed<'a> {
+    now: String,
+    #[serde(flatten)]
+    status: &'a ServiceStatus,
+}
+
+impl<'a> Timed<'a> {
+    pub(super) fn now(shared: &Shared, status: &'a ServiceStatus) -> Self {
+        Self { now: time(shared.clock.now()), status }
+    }
+}
+
+/// `GET /status`: everything else.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct ServiceStatus {
+    database: String,
     version: &'static str,
+    commit: &'static str,
     sqlite: &'static str,
+    started_at: String,
     phase: &'static str,
     enabled: bool,
+    verdict: &'static str,
+    warnings: Vec<Warning>,
+    /// Whether a `POST` can be let in at all.
+    token_configured: bool,
+    /// Changes whenever `GET /history` has something new.
+    revision: u64,
     current: Option<Current>,
     last_backup: Option<Newest>,
     last_report: Option<Report>,
@@ -68,20 +97,30 @@ pub(super) struct ServiceStatus<'a> {
     fork: Option<ForkView>,
     restore: Option<Restore>,
     restore_error: Option<String>,
+    store_error: Option<String>,
+    drill: Option<Current>,
     last_verified: Option<Verified>,
     last_verify_error: Option<VerifyFailure>,
     app: AppView,
     restarts: u32,
 }
 
-impl<'a> ServiceStatus<'a> {
-    pub(super) fn of(database: &'a str, status: &Status) -> Self {
+impl ServiceStatus {
+    pub(super) fn of(shared: &Shared, status: &Status) -> Self {
+        let verdict = shared.verdict(status);
+        let revision = shared.history.kept().revision;
         Self {
-            database,
-            version: env!("CARGO_PKG_VERSION"),
+            database: shared.database.clone(),
+            version: version::NUMBER,
+            commit: version::COMMIT,
             sqlite: rusqlite::version(),
+            started_at: time(shared.started_at),
             phase: phase_name(status),
             enabled: status.enabled,
+            verdict: verdict.word(),
+            warnings: warnings(status, verdict, &shared.surroundings),
+            token_configured: shared.token.is_some(),
+            revision,
             current: status.current.as_ref().map(Current::of),
             last_backup: status.last_backup.as_ref().map(|last| Newest {
                 key: last.key.to_string(),
@@ -102,6 +141,8 @@ impl<'a> ServiceStatus<'a> {
             fork: status.fork.as_ref().map(ForkView::of),
             restore: status.restored.as_ref().map(Restore::of),
             restore_error: status.restore_error.clone(),
+            store_error: status.survey_error.clone(),
+            drill: status.drill.as_ref().map(Current::of),
             last_verified: status.last_verified.as_ref().map(Verified::of),
             last_verify_error: status
                 .last_verify_error
@@ -113,7 +154,7 @@ impl<'a> ServiceStatus<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Current {
     trigger: &'static str,
     since: String,
@@ -135,27 +176,27 @@ impl Current {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Newest {
     key: String,
     at: String,
     archive_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Failure {
     trigger: &'static str,
     at: String,
     error: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Stored {
     count: usize,
     bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct SuspensionView {
     since: String,
     reason: String,
@@ -167,7 +208,7 @@ impl SuspensionView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct ForkView {
     instance: String,
     lease_holder: String,
@@ -184,7 +225,7 @@ impl ForkView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct ByTrigger {
     hourly: CountsView,
     manual: CountsView,
@@ -205,7 +246,7 @@ impl ByTrigger {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct CountsView {
     succeeded: u64,
     failed: u64,
@@ -213,7 +254,7 @@ struct CountsView {
 }
 
 /// A backup that was made: in `GET /status` and as the answer to `POST /backup`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Report {
     trigger: &'static str,
     key: String,
@@ -256,7 +297,7 @@ impl Report {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Restore {
     key: String,
     database_bytes: u64,
@@ -277,8 +318,9 @@ impl Restore {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Verified {
+/// A restore drill that found a sound backup: in `GET /status` and as the answer to `POST /verify`.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Verified {
     key: String,
     at: String,
     tables: u64,
@@ -290,7 +332,7 @@ struct Verified {
 }
 
 impl Verified {
-    fn of(drilled: &Drilled) -> Self {
+    pub(super) fn of(drilled: &Drilled) -> Self {
         Self {
             key: drilled.key.to_string(),
             at: time(drilled.ended_at),
@@ -304,13 +346,13 @@ impl Verified {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct VerifyFailure {
     at: String,
     error: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct AppView {
     state: &'static str,
     pid: Option<u32>,

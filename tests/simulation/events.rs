@@ -43,7 +43,7 @@ impl Life<'_> {
     /// Asks for a backup, as a person over HTTP does, and waits for it only if all is well.
     async fn a_person_asks(&mut self) {
         self.world.witness.note("a person asks for a backup");
-        let Some(actor) = self.backup.borrow().clone() else { return };
+        let Some(actor) = self.backup_actor() else { return };
         let message = Backup { trigger: Trigger::Manual, deadline: Deadline::after(RUN_TIMEOUT) };
         let answer = actor.send(message);
         if self.is_well() {
@@ -239,7 +239,7 @@ impl Life<'_> {
             return self.world.database.borrow_mut().write();
         }
         self.world.witness.note("a person confirms");
-        let Some(actor) = self.backup.borrow().clone() else { return };
+        let Some(actor) = self.backup_actor() else { return };
         let answer = actor.send(ResumePruning { deadline: Deadline::after(MINUTE) }).await;
         answer.expect("the actor lives").expect("nothing was told to fail");
         let mut books = self.world.witness.books();

@@ -10,10 +10,14 @@ use actix::Addr;
 use futures::future::{Either, LocalBoxFuture, select};
 use simplebackup_actors::app::{AppEnd, AppError};
 use simplebackup_actors::backup::{BackupActor, BackupPlan};
+use simplebackup_actors::hook::Hooks;
 use simplebackup_actors::messages::{Shutdown, StopCause};
 use simplebackup_actors::restore::RestorePlan;
 use simplebackup_actors::status::{Observer, Phase, StatusBoard};
-use simplebackup_actors::supervisor::{Ended, FinalBackup, Launched, Plan, Protection, Supervisor};
+use simplebackup_actors::supervisor::{
+    Addresses, Ended, FinalBackup, Launched, Plan, Protection, Supervisor,
+};
+use simplebackup_actors::verify::VerifyPlan;
 use simplebackup_engine::backup::BackupEngine;
 use simplebackup_engine::restore::{Fallback, Outcome, RestoreEngine};
 use tokio::sync::{oneshot, watch};
@@ -48,7 +52,7 @@ pub(super) struct Life<'a> {
     pub(super) app: ScriptedApp,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) board: StatusBoard,
-    pub(super) backup: watch::Receiver<Option<Addr<BackupActor>>>,
+    pub(super) addresses: watch::Receiver<Option<Addresses>>,
     pub(super) ticks: Ticks,
     pub(super) period: Period,
     pub(super) job: Arc<Fuse>,
@@ -92,7 +96,7 @@ impl<'a> Life<'a> {
             Arc::clone(&job) as _,
         );
         let protection = Protection {
-            verify: None,
+            verify: VerifyPlan { schedule: None, timeout: RUN_TIMEOUT },
             restore: RestorePlan {
                 engine: RestoreEngine::new(world.store.clone(), Arc::clone(&world.clock) as _),
                 database: world.database.borrow().path().to_owned(),
@@ -103,6 +107,8 @@ impl<'a> Life<'a> {
                 engine: engine.with_unchanged(world.unchanged),
                 run_timeout: RUN_TIMEOUT,
                 clock: Arc::clone(&actor) as _,
+                hooks: Hooks::default(),
+                is_app_in_process: false,
             },
             schedule: period.0.parse().expect("a sound schedule"),
             final_timeout: FINAL_TIMEOUT,
@@ -110,14 +116,14 @@ impl<'a> Life<'a> {
         let witness = world.witness.clone();
         let observer: Observer = Arc::new(move |event, _status| witness.books().hear(event));
         let board = StatusBoard::new(true, vec![observer]);
-        let (backup_address, backup) = watch::channel(None);
+        let (sender, addresses) = watch::channel(None);
         let Launched { supervisor, ended } = Supervisor::launch(Plan {
             protection: Some(protection),
             app: Box::new(app.clone()),
             app_timeout: APP_TIMEOUT,
             clock: Arc::clone(&scheduler) as _,
             board: board.clone(),
-            backup_address,
+            addresses: sender,
         });
         let ticks = Ticks::since(world.clock.now_ms(), period);
         let troubled_until = Instant::now();
@@ -126,7 +132,7 @@ impl<'a> Life<'a> {
             app,
             supervisor,
             board,
-            backup,
+            addresses,
             ticks,
             period,
             job,
@@ -135,6 +141,11 @@ impl<'a> Life<'a> {
             troubled_until,
             ended,
         }
+    }
+
+    /// Returns the current backup actor, if the app has started.
+    pub(super) fn backup_actor(&self) -> Option<Addr<BackupActor>> {
+        self.addresses.borrow().as_ref().map(|current| current.backup.clone())
     }
 
     async fn through(&mut self, is_last: bool) -> Departure {
@@ -173,8 +184,8 @@ impl<'a> Life<'a> {
                 self.signal().await;
             }
         }
-        let mut backup = self.backup.clone();
-        let is_up = pin!(backup.wait_for(Option::is_some));
+        let mut addresses = self.addresses.clone();
+        let is_up = pin!(addresses.wait_for(Option::is_some));
         let started = timeout(RESTORE_TIMEOUT + GRACE, select(is_up, &mut self.ended)).await;
         let ended = match started.expect("I5: the restore ends within its deadline") {
             Either::Left(_) => return true,

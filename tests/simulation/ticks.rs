@@ -14,7 +14,7 @@ pub(super) const FOUR_A_DAY: Period = ("0 0 */6 * * *", 6 * HOUR, 0);
 pub(super) const TWICE_A_DAY: Period = ("0 15 5,17 * * *", 12 * HOUR, 5 * HOUR + HOUR / 4);
 pub(super) const DAILY: Period = ("0 30 3 * * *", 24 * HOUR, 3 * HOUR + HOUR / 2);
 
-/// The scheduler looks at the wall clock once a minute; this is a little more.
+/// The scheduler looks at a clock that can't wake it once a minute; this is a little more.
 const UNSEEN: i64 = 61_000;
 
 /// The due times that the wall clock has gone past in one life.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
@@ -53,6 +54,27 @@ pub(crate) fn add_notes(connection: &Connection, rows: u32) {
     let tags = "INSERT OR IGNORE INTO tags SELECT id, 'tag ' || id % 5 FROM notes";
     connection.execute(tags, []).expect("inserted");
     connection.execute("COMMIT", []).expect("committed");
+}
+
+/// Adds a table to a new sample database that only an app with its own order and function can
+/// read in full.
+pub(crate) fn create_with_own_collation_and_function(path: &Path) -> Connection {
+    create(path, "wal", 20);
+    let app = open(path);
+    app.create_collation("backwards", |a, b| b.cmp(a)).expect("created");
+    let length = |context: &Context<'_>| {
+        Ok(i64::try_from(context.get::<String>(0)?.len()).expect("a short text"))
+    };
+    let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_UTF8;
+    app.create_scalar_function("app_length", 1, flags, length).expect("created");
+    let tables = "CREATE TABLE lengths (text TEXT);
+        CREATE INDEX by_length ON lengths (app_length(text));
+        INSERT INTO lengths SELECT text FROM notes;
+        CREATE TABLE words (text TEXT COLLATE backwards);
+        CREATE INDEX by_word ON words (text);
+        INSERT INTO words SELECT text FROM notes;";
+    app.execute_batch(tables).expect("made");
+    app
 }
 
 /// Makes a database of about `mebibytes` that no gzip makes smaller.

@@ -2,11 +2,15 @@
 
 pub(crate) mod db;
 pub(crate) mod disk;
+pub(crate) mod notes;
 pub(crate) mod process;
+pub(crate) mod running;
 pub(crate) mod s3;
 pub(crate) mod script;
 pub(crate) mod service;
 pub(crate) mod store;
+pub(crate) mod terminal;
+pub(crate) mod web;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -195,16 +199,22 @@ impl Site {
     }
 }
 
-/// Asserts that the work folder of a database holds nothing but what stays: locks and a name.
+/// Asserts that the work folder of a database holds nothing but what stays: locks and a name. A thread
+/// that was stopped may need a moment to let go of its folder.
 #[track_caller]
 pub(crate) fn assert_no_leftovers(database: &Path) {
+    let begun = std::time::Instant::now();
+    while !leftovers(database).is_empty() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let left = leftovers(database);
     assert!(left.is_empty(), "left in the work folder: {left:?}");
 }
 
 /// Returns what the work folder of a database holds besides what stays: locks and a name.
 pub(crate) fn leftovers(database: &Path) -> Vec<String> {
-    const STAYING: [&str; 4] = ["instance", "lease-held", "run.lock", "service.lock"];
+    const STAYING: [&str; 5] =
+        ["instance", "last-stored", "lease-held", "run.lock", "service.lock"];
     let left = files_in(WorkFolder::beside(database).path()).into_iter();
     left.filter(|name| !STAYING.contains(&name.as_str())).collect()
 }

@@ -59,7 +59,12 @@ impl Machine {
 
     /// Returns the binary with a clean environment, working in the folder, with HTTP at any port.
     pub(crate) fn simplebackup(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_simplebackup"));
+        self.program(Path::new(env!("CARGO_BIN_EXE_simplebackup")))
+    }
+
+    /// Returns a program of ours in the same surroundings.
+    pub(crate) fn program(&self, path: &Path) -> Command {
+        let mut command = Command::new(path);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -95,19 +100,6 @@ impl Machine {
         change(&mut command);
         command.args(["run", "--simple-backup", "--", "/bin/sh", "-c", script]);
         Process::start(&mut command)
-    }
-
-    /// Starts a service in front of the notes app and returns it with the app's address.
-    pub(crate) fn serve_notes(&self) -> (Process, String) {
-        let mut command = self.simplebackup();
-        let notes = Path::new(env!("CARGO_BIN_EXE_simplebackup")).with_file_name("examples/notes");
-        assert!(notes.exists(), "run \"cargo build --example notes\" first, or plain cargo test");
-        command.args(["run", "--simple-backup", "--"]).arg(notes);
-        command.args(["--listen", "127.0.0.1:0", "--database"]).arg(self.database());
-        let mut process = Process::start(&mut command);
-        let line = process.wait_for_line("notes: listening on http://");
-        let address = line.rsplit('/').next().expect("an address").to_owned();
-        (process, address)
     }
 
     /// Makes the sample database.

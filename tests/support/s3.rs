@@ -2,6 +2,8 @@
 //! s3s-fs keeps the objects as files. Before it stands a layer that logs each request and does
 //! to it what a test has planned.
 
+mod tls;
+
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -13,13 +15,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ETAG, HeaderValue, IF_MATCH, RANGE, RETRY_AFTER};
+use hyper::header::{DATE, ETAG, HeaderValue, IF_MATCH, RANGE, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use s3s::Body;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -51,6 +51,9 @@ pub(crate) enum Request {
     Complete,
     Abort,
     Delete,
+    /// What the bucket does with old versions, and with old objects.
+    Versioning,
+    Lifecycle,
     /// What simplebackup has no use for: HEAD, the deletion of many at once, and so on.
     Other,
 }
@@ -62,6 +65,10 @@ pub(crate) enum Trouble {
     Refuse(u16, &'static str),
     /// It is refused with this status and this `Retry-After`, and not done.
     AskToWait(u16, &'static str),
+    /// It is answered with this document, and not looked at.
+    Reply(&'static str),
+    /// It is answered as always, with this `Date`.
+    Date(&'static str),
     /// No answer ever.
     Hang,
     /// It waits for the test.
@@ -110,7 +117,7 @@ impl S3Server {
 
     /// The same over TLS, with a certificate for `host` from an authority that nobody knows.
     pub(crate) async fn start_with_tls(host: &str) -> Self {
-        let (acceptor, authority) = certify(host);
+        let (acceptor, authority) = tls::certify(host);
         let mut server = Self::start_with(IfMatch::Obeyed, Some(acceptor)).await;
         server.authority = Some(authority);
         server
@@ -219,29 +226,6 @@ pub(crate) fn settings(endpoint: String, use_ssl: bool) -> S3Settings {
     }
 }
 
-/// Makes an authority, and a certificate from it for `host`.
-fn certify(host: &str) -> (TlsAcceptor, String) {
-    let mut params = CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("made");
-    let authority = CertifiedIssuer::self_signed(params, key).expect("signed");
-    let key = KeyPair::generate().expect("made");
-    let params = CertificateParams::new([host.to_owned()]).expect("a sound name");
-    let certificate = params.signed_by(&key, &authority).expect("signed");
-
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions that ring knows")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )
-        .expect("a key that fits");
-    (TlsAcceptor::from(Arc::new(config)), authority.pem())
-}
-
 /// Accepts connections for ever; they end with it.
 async fn accept(listener: TcpListener, front: Arc<Front>, tls: Option<TlsAcceptor>) {
     let mut serving = JoinSet::new();
@@ -288,6 +272,12 @@ impl Front {
                 let _body = request.into_body().collect().await.map_err(io::Error::other)?;
                 let mut answer = refusal(status, "SlowDown");
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(wait));
+                Ok(answer)
+            }
+            Some(Trouble::Reply(document)) => Ok(Response::new(Body::from(document.to_owned()))),
+            Some(Trouble::Date(date)) => {
+                let mut answer = self.pass(request).await?;
+                answer.headers_mut().insert(DATE, HeaderValue::from_static(date));
                 Ok(answer)
             }
             Some(Trouble::Hang) => std::future::pending().await,
@@ -337,6 +327,8 @@ fn describe(request: &hyper::Request<Incoming>) -> (Request, String) {
     let is_upload = query.contains("uploadId=");
     let kind = match (request.method(), is_object) {
         (&Method::GET, false) if query.contains("list-type=2") => Request::List,
+        (&Method::GET, false) if query.starts_with("versioning=") => Request::Versioning,
+        (&Method::GET, false) if query.starts_with("lifecycle=") => Request::Lifecycle,
         (&Method::GET, true) if query.is_empty() => Request::Get,
         (&Method::PUT, true) if is_upload => Request::PutPart,
         (&Method::PUT, true) => Request::Put,

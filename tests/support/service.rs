@@ -12,14 +12,20 @@ use chrono::{DateTime, Utc};
 use futures::future::LocalBoxFuture;
 use simplebackup_actors::app::{AppEnd, AppError, Application, RunningApp};
 use simplebackup_actors::backup::{BackupActor, BackupPlan};
-use simplebackup_actors::messages::{Backup, BackupRequestError, Shutdown, StopCause, Trigger};
+use simplebackup_actors::hook::Hooks;
+use simplebackup_actors::messages::{
+    Backup, BackupRequestError, Shutdown, StopCause, Trigger, Verify, VerifyRequestError,
+};
 use simplebackup_actors::restore::RestorePlan;
 use simplebackup_actors::status::{Status, StatusBoard};
-use simplebackup_actors::supervisor::{Ended, FinalBackup, Launched, Plan, Protection, Supervisor};
+use simplebackup_actors::supervisor::{
+    Addresses, Ended, FinalBackup, Launched, Plan, Protection, Supervisor,
+};
+use simplebackup_actors::verify::VerifyPlan;
 use simplebackup_engine::backup::BackupReport;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
-use simplebackup_engine::restore::{Fallback, Restored};
+use simplebackup_engine::restore::{Drilled, Fallback, Restored};
 use tokio::sync::{oneshot, watch};
 
 use super::Site;
@@ -70,7 +76,7 @@ pub(crate) fn assert_final_backup_made(ended: &Ended) {
 pub(crate) struct Service {
     launched: Launched,
     board: StatusBoard,
-    backup: watch::Receiver<Option<Addr<BackupActor>>>,
+    addresses: watch::Receiver<Option<Addresses>>,
 }
 
 impl Service {
@@ -97,9 +103,11 @@ impl Service {
                 engine: site.backup_engine(),
                 run_timeout: RUN_TIMEOUT,
                 clock: Arc::clone(&clock),
+                hooks: Hooks::default(),
+                is_app_in_process: false,
             },
             schedule: "0 0 * * * *".parse().expect("a sound schedule"),
-            verify: None,
+            verify: VerifyPlan { schedule: None, timeout: RUN_TIMEOUT },
             final_timeout: FINAL_TIMEOUT,
         };
         change(&mut protection);
@@ -117,16 +125,16 @@ impl Service {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let board = StatusBoard::new(protection.is_some(), Vec::new());
-        let (backup_address, backup) = watch::channel(None);
+        let (sender, addresses) = watch::channel(None);
         let launched = Supervisor::launch(Plan {
             protection,
             app: Box::new(app),
             app_timeout: APP_TIMEOUT,
             clock,
             board: board.clone(),
-            backup_address,
+            addresses: sender,
         });
-        Self { launched, board, backup }
+        Self { launched, board, addresses }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -140,9 +148,13 @@ impl Service {
 
     /// Waits until the backup actor is there, which is after the app has started.
     pub(crate) async fn is_up(&self) -> Addr<BackupActor> {
-        let mut backup = self.backup.clone();
-        let address = backup.wait_for(Option::is_some).await.expect("the supervisor lives");
-        address.clone().expect("some")
+        self.workers().await.backup
+    }
+
+    async fn workers(&self) -> Addresses {
+        let mut addresses = self.addresses.clone();
+        let current = addresses.wait_for(Option::is_some).await.expect("the supervisor lives");
+        current.clone().expect("some")
     }
 
     /// Asks the current backup actor for a backup, as a person over HTTP does.
@@ -150,6 +162,13 @@ impl Service {
         let deadline = Deadline::after(RUN_TIMEOUT);
         let message = Backup { trigger: Trigger::Manual, deadline };
         self.is_up().await.send(message).await.unwrap_or(Err(BackupRequestError::ActorGone))
+    }
+
+    /// Asks for a restore drill, as a person over HTTP does.
+    pub(crate) async fn verify(&self) -> Result<Drilled, VerifyRequestError> {
+        let message = Verify { trigger: Trigger::Manual };
+        let answer = self.workers().await.verify.send(message).await;
+        answer.unwrap_or(Err(VerifyRequestError::ActorGone))
     }
 
     /// Sends a signal.
