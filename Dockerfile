@@ -20,6 +20,7 @@ WORKDIR /src
 # Dependencies first, against empty sources: this layer stays until a manifest or the lock changes.
 # What was made of the empty sources goes at once. COPY keeps the times of files, so Cargo would
 # take it to be newer than the real sources, and this image would hold a program that does nothing.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY actors/Cargo.toml actors/
 COPY engine/Cargo.toml engine/

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
-use simplebackup_engine::blocking::{CLEAN_UP, Priority};
+use simplebackup_engine::blocking::{CLEAN_UP, Priority, give_back_memory};
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::processors::OneLeftFree;
@@ -233,7 +233,8 @@ impl BackupActor {
                     self.start(Trigger::Final, deadline, waiting, ctx);
                 }
             }
-            Next::Rest | Next::Close => {}
+            Next::Rest => give_back_memory(),
+            Next::Close => {}
         }
     }
 

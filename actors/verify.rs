@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
+use simplebackup_engine::blocking::give_back_memory;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::Progress;
@@ -123,6 +124,7 @@ impl VerifyActor {
         }
         // Err means that whoever asked has stopped waiting: the log and the status have it.
         let _nobody_waits = asker.send(answer);
+        give_back_memory();
     }
 }
 

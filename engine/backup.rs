@@ -1,6 +1,6 @@
 //! One backup, from the live database to the stored object and the end of its surplus.
 //!
-//! lock → snapshot → list → compare → archive and upload → prune → report, and beside everything
+//! lock → snapshot and list → compare → archive and upload → prune → report, and beside everything
 //! after the snapshot its check. Nothing becomes visible that a restore would refuse: the upload is
 //! completed after the check has passed. Nothing is pruned before the new backup is complete, nor
 //! while it looks as if the database had been emptied. Who may ask for a backup, and when, is not
@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::error::BackupError;
 use self::inspect::Passed;
-use self::memory::{Made, Memory};
+use self::memory::{Made, Memory, Seen};
 pub use self::prune::Pruned;
 use self::upload::Archive;
 use crate::blocking::{self, Priority};
@@ -35,7 +35,7 @@ use crate::manifest::Contents;
 use crate::progress::{Progress, Stage};
 use crate::retention::Retention;
 use crate::snapshot::{Snapshot, SnapshotError};
-use crate::store::{BackupStore, Patience, StoredBackup, Suspension};
+use crate::store::{BackupStore, StoredBackup, Suspension};
 use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 use crate::{LOG, fail_point, text};
 
@@ -220,10 +220,16 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
-        let snapshot = self.take_snapshot(&run, deadline, progress).await?;
+        // Who loses a lease meanwhile stores elsewhere: with one the store is asked afterwards.
+        let is_early = self.lease.is_none();
+        let early = async { Ok(if is_early { Some(self.look(deadline).await) } else { None }) };
+        let snapshot = self.take_snapshot(&run, deadline, progress);
+        // Without a snapshot nobody waits for what the store has.
+        let (snapshot, early) = tokio::try_join!(snapshot, early)?;
+        let early = early.transpose()?;
         let (passing, passed) = Passed::channel();
         let checking = self.check(&run, &snapshot, passing, deadline);
-        let storing = self.place_and_store(&run, &snapshot, &passed, (deadline, progress));
+        let storing = self.place_and_store((&run, &snapshot), early, &passed, (deadline, progress));
         let (checked, stored) = tokio::join!(checking, storing);
         // First of all: a snapshot that is refused is why it could not be stored.
         let unverified_tables = checked?.unverified_tables;
@@ -233,14 +239,14 @@ impl BackupEngine {
     /// Stores the snapshot in the line, or beside it.
     async fn place_and_store(
         &self,
-        run: &Arc<Run>,
-        snapshot: &Snapshot,
+        made: (&Arc<Run>, &Snapshot),
+        early: Option<Seen>,
         passed: &Passed,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
         progress.enter(Stage::List, 0);
         let Some(fork) = self.fork(deadline).await? else {
-            return self.store_snapshot(run, snapshot, passed, (deadline, progress)).await;
+            return self.store_snapshot(made, early, passed, (deadline, progress)).await;
         };
         let beside = Self { store: self.place_of(Some(&fork)), ..self.clone() };
         tracing::error!(
@@ -251,7 +257,7 @@ impl BackupEngine {
             text::moment(fork.since),
             beside.store.location()
         );
-        let report = beside.store_snapshot(run, snapshot, passed, (deadline, progress)).await?;
+        let report = beside.store_snapshot(made, None, passed, (deadline, progress)).await?;
         Ok(BackupReport { fork: Some(fork), ..report })
     }
 
@@ -271,23 +277,19 @@ impl BackupEngine {
     /// Compares, uploads, prunes.
     async fn store_snapshot(
         &self,
-        run: &Arc<Run>,
-        snapshot: &Snapshot,
+        (run, snapshot): (&Arc<Run>, &Snapshot),
+        early: Option<Seen>,
         passed: &Passed,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
-        let (listed, described) = tokio::join!(
-            self.store.inventory(deadline, Patience::FewTries),
-            self.describe(run, snapshot, deadline)
-        );
-        let (inventory, mut manifest) = (listed?, described?);
+        let looking =
+            async { if let Some(seen) = early { Ok(seen) } else { self.look(deadline).await } };
+        let (seen, described) = tokio::join!(looking, self.describe(run, snapshot, deadline));
+        let (Seen { inventory, before }, mut manifest) = (seen?, described?);
         fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);
         self.warn_of_future(newest);
         self.warn_of_plain_after(newest);
-        let identities = self.identities.as_ref();
-        let before =
-            self.memory.before(&self.store, &inventory.backups, identities, deadline).await;
         manifest.uncompared_with = before.unread().map(BackupKey::timestamp);
         let contents = manifest.contents.clone().unwrap_or_default();
         // First of all: a mark that comes too late is one that a kill can prevent.
@@ -323,7 +325,9 @@ impl BackupEngine {
         if !is_unchanged {
             stored.push(made.clone());
         }
-        let pruned = self.prune_if_safe(stored, suspension.as_ref(), &before, deadline).await;
+        let pruning = self.prune_if_safe(stored, suspension.as_ref(), &before, deadline);
+        // Whatever is left of it goes with the folder, and is told of there.
+        let (pruned, _left) = tokio::join!(pruning, self.remove(run, snapshot, deadline));
         Ok(BackupReport {
             key: made.key,
             database_bytes: snapshot.bytes,
@@ -347,18 +351,6 @@ impl BackupEngine {
     fn next_key(&self, newest: Option<BackupKey>) -> Result<BackupKey, BackupError> {
         let form = if self.recipients.is_some() { Form::Encrypted } else { Form::Plain };
         BackupKey::next(self.clock.now(), newest, form).ok_or(BackupError::NoLaterName)
-    }
-
-    /// Backups are named after the newest, so that one with a time far ahead drags all along.
-    fn warn_of_future(&self, newest: Option<BackupKey>) {
-        if let Some(newest) = newest.filter(|key| key.created_at() > self.clock.now() + FUTURE) {
-            tracing::warn!(
-                target: LOG,
-                "WARNING: The newest backup {newest} is of {}, which is in the future, and later \
-                 ones are named after it; check this machine's clock, or delete that backup",
-                newest.created_at()
-            );
-        }
     }
 
     /// Takes the lock, sweeps what killed runs left, makes the run's folder.

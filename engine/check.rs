@@ -19,6 +19,9 @@ use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, lacks_something, open_finis
 /// with 4 MiB a check of 480 MB takes an eighth less, with 16 MiB a fifth.
 const CACHE_KIB: i64 = 2048;
 
+/// That of the counting one, in KiB: it reads each page once.
+const COUNT_CACHE_KIB: i64 = 256;
+
 /// How many findings of a damaged database are reported.
 const FINDINGS_MAX: i64 = 5;
 
@@ -99,6 +102,7 @@ pub fn check(path: &Path, stop: &Stop) -> Result<Verdict, CheckError> {
 /// Counts the rows of each table of a database file that is ours alone, in order of names.
 pub fn count_rows(path: &Path, stop: &Stop) -> Result<Vec<TableRows>, CheckError> {
     let connection = open_finished(path, stop).map_err(broken)?;
+    connection.pragma_update(None, "cache_size", -COUNT_CACHE_KIB).map_err(broken)?;
     let mut counts = Vec::new();
     for table in tables(&connection)? {
         let sql = format!("SELECT count(*) FROM {}", quoted(&table));

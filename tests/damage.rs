@@ -3,20 +3,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use simplebackup_engine::archive::{self, Piece};
 use simplebackup_engine::backup::BackupError;
 use simplebackup_engine::blocking::Stop;
 use simplebackup_engine::disk::Disk;
-use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, Outcome, RestoreError};
 use simplebackup_engine::store::Fault;
 use simplebackup_engine::text;
 
 use crate::support::store::{Call, Trouble};
-use crate::support::{START, Site, db, deadline, files_in, gunzip, gzip, name};
+use crate::support::{START, Site, db, files_in, gunzip, gzip, name};
 
 /// Makes a database by `build` and returns its file.
 fn database_file(build: impl FnOnce(&Path)) -> Vec<u8> {
@@ -301,100 +299,4 @@ async fn an_archive_that_unpacks_to_more_than_it_claims_does_not_fill_the_disk()
     let unpacked = tokio::task::spawn_blocking(unpacking).await.expect("no panic");
     unpacked.expect_err("it lies");
     assert!(fs::metadata(&target).expect("made").len() <= 4096);
-}
-
-/// A useless database: how it comes about, and words of the error.
-type BadDatabase = (&'static str, fn(&Path), &'static str);
-
-const BAD_DATABASES: [BadDatabase; 7] = [
-    ("a folder", |path| fs::create_dir(path).expect("made"), "is a folder, not a database"),
-    ("a socket", |path| drop(bind(path)), "is a special file, not a database"),
-    ("zero bytes", |path| fs::write(path, "").expect("written"), "is empty (0 bytes)"),
-    ("text", |path| fs::write(path, "x".repeat(5000)).expect("written"), "not a SQLite database"),
-    ("a broken page", broken, "is corrupt"),
-    ("a broken page under WAL", broken_under_wal, "is corrupt"),
-    ("a wrong index", db::create_with_wrong_index, "integrity check found"),
-];
-
-fn bind(path: &Path) -> std::os::unix::net::UnixListener {
-    std::os::unix::net::UnixListener::bind(path).expect("bound")
-}
-
-fn broken(path: &Path) {
-    db::create(path, "delete", 100);
-    db::break_page(path);
-}
-
-fn broken_under_wal(path: &Path) {
-    db::create(path, "wal", 100);
-    db::break_page(path);
-}
-
-#[tokio::test]
-async fn a_useless_database_changes_nothing_in_the_store() {
-    for (case, build, words) in BAD_DATABASES {
-        let site = Site::new();
-        for timestamp in 1..=5 {
-            site.put(&name(timestamp), "old").await;
-        }
-        build(&site.database());
-
-        let refused = site.back_up().await.expect_err(case);
-
-        let chain = text::chain(&refused);
-        assert!(chain.contains(words), "{case}: {chain}");
-        // Its check runs beside the look at the store, not before.
-        let mut calls = site.script().calls();
-        calls.retain(|call| !matches!(call, Call::List | Call::Get));
-        assert_eq!(calls, [], "{case}: nothing uploaded, nothing pruned");
-        assert_eq!(site.stored().await.len(), 5, "{case}");
-        site.assert_no_leftovers();
-    }
-}
-
-/// Taken for an empty database, it would be stored, and prune the good backups away.
-#[tokio::test]
-async fn a_database_of_less_than_a_page_is_refused() {
-    for bytes in [1, 2, 99, 100, 511] {
-        let site = Site::new();
-        fs::write(site.database(), db::noise(1, bytes)).expect("written");
-        let refused = site.back_up().await.expect_err("not SQLite");
-        let chain = text::chain(&refused);
-        assert!(chain.contains("not a SQLite database"), "{bytes}: {chain}");
-        assert_eq!(site.script().calls(), [], "{bytes}");
-    }
-}
-
-#[tokio::test]
-async fn a_locked_database_is_an_error_and_the_next_run_succeeds() {
-    let site = Site::new();
-    db::create(&site.database(), "delete", 100);
-    let app = db::open(&site.database());
-    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
-    let engine = site.backup_engine().with_busy_timeout(Duration::from_millis(50));
-
-    let progress = Progress::default();
-    let refused = engine.back_up(deadline(), &progress).await.expect_err("locked");
-
-    assert!(matches!(refused, BackupError::Snapshot(_)), "{refused:?}");
-    let chain = text::chain(&refused);
-    assert!(chain.contains("database is locked; waited 50 ms"), "{chain}");
-    assert_eq!(site.script().calls(), []);
-    site.assert_no_leftovers();
-    app.execute_batch("ROLLBACK").expect("unlocked");
-    engine.back_up(deadline(), &progress).await.expect("made");
-}
-
-#[tokio::test]
-async fn a_short_lock_is_waited_for() {
-    let site = Site::new();
-    db::create(&site.database(), "delete", 100);
-    let app = db::open(&site.database());
-    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
-    let unlocking = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        app.execute_batch("ROLLBACK").expect("unlocked");
-    };
-    let (made, ()) = tokio::join!(site.back_up(), unlocking);
-    made.expect("made after the wait");
 }

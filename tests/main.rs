@@ -14,6 +14,7 @@ mod placing;
 
 // Damaged backups and useless databases, each refused for its own reason.
 mod damage;
+mod unusable;
 
 // What SQLite's own rules ask of a backup and a restore: journals, settings, names, rights.
 mod sqlite_rules;

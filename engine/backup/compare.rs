@@ -1,7 +1,7 @@
 //! The new state compared with the backup before: has it changed, and has too much gone?
 
 use super::inspect::Passed;
-use super::{BackupEngine, BackupError};
+use super::{BackupEngine, BackupError, FUTURE};
 use crate::LOG;
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
@@ -90,6 +90,18 @@ impl BackupEngine {
              backups stay", if is_secret { &loss } else { &suspension.reason }
         );
         Ok(Some(suspension))
+    }
+
+    /// Backups are named after the newest, so that one with a time far ahead drags all along.
+    pub(super) fn warn_of_future(&self, newest: Option<BackupKey>) {
+        if let Some(newest) = newest.filter(|key| key.created_at() > self.clock.now() + FUTURE) {
+            tracing::warn!(
+                target: LOG,
+                "WARNING: The newest backup {newest} is of {}, which is in the future, and later \
+                 ones are named after it; check this machine's clock, or delete that backup",
+                newest.created_at()
+            );
+        }
     }
 
     /// A variable that got lost must not switch encryption off unnoticed.

@@ -1,5 +1,7 @@
 //! The snapshot: how it is made, what it holds, whether it is sound.
 
+use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,9 @@ impl BackupEngine {
         let target = run.folder.file("snapshot.db");
         let busy_timeout = self.busy_timeout.min(deadline.remaining());
         let taken = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
-            snapshot::take(&canonical(&database), &target, busy_timeout, stop)
+            let taken = snapshot::take(&canonical(&database), &target, busy_timeout, stop);
+            blocking::trim();
+            taken
         });
         let snapshot = taken.await??;
         tracing::info!(
@@ -93,6 +97,18 @@ impl BackupEngine {
             );
         }
         Ok(snapshot)
+    }
+
+    /// Removes the snapshot, which nobody reads any more: beside the last requests, and not on the
+    /// thread of the caller, whom a file of gigabytes would hold up.
+    pub(super) async fn remove(
+        &self,
+        run: &Arc<Run>,
+        snapshot: &Snapshot,
+        deadline: Deadline,
+    ) -> Result<io::Result<()>, BackupError> {
+        let path = snapshot.path.clone();
+        self.in_run(run, (Stage::Prune, deadline), move |_stop| fs::remove_file(path)).await
     }
 
     /// Checks the snapshot, and reports to `passing` if it is sound.

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::compare::Before;
-use super::{BackupEngine, Run};
+use super::{BackupEngine, BackupError, Run};
 use crate::deadline::Deadline;
 use crate::encryption::Identities;
 use crate::header::{self, Header};
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::progress::Stage;
-use crate::store::{BackupStore, Fault, StoredBackup};
+use crate::store::{BackupStore, Fault, Inventory, Patience, StoredBackup};
 use crate::{LOG, text};
 
 /// The file in the work folder.
@@ -27,6 +27,13 @@ const KEPT: &str = "last-stored";
 /// The backup that the last run made, to spare a request, or the need for an identity.
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<Option<Made>>);
+
+/// What a run finds in the store.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) inventory: Inventory,
+    pub(super) before: Before,
+}
 
 /// A backup and what it holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -135,6 +142,14 @@ async fn read(
 }
 
 impl BackupEngine {
+    /// Lists what is stored, and learns what the newest of it holds.
+    pub(super) async fn look(&self, deadline: Deadline) -> Result<Seen, BackupError> {
+        let inventory = self.store.inventory(deadline, Patience::FewTries).await?;
+        let (stored, identities) = (&inventory.backups, self.identities.as_ref());
+        let before = self.memory.before(&self.store, stored, identities, deadline).await;
+        Ok(Seen { inventory, before })
+    }
+
     /// Keeps what an encrypted backup holds beside the database; of a plain one the store tells it.
     pub(super) async fn keep_in_mind(
         &self,

@@ -208,10 +208,12 @@ fn assert_end(case: Case, ended: &Result<BackupReport, BackupError>) {
             End::Failed(fault),
             Err(BackupError::Store(error) | BackupError::Lease(LeaseError::Store(error))),
         ) if error.fault == fault => {}
-        // Time flew while the check still ran beside the store that hung.
+        // Time flew while the snapshot was made or checked beside the store that hung.
         (
             End::Failed(Fault::OutOfTime),
-            Err(BackupError::OutOfTime { stage: progress::Stage::Check }),
+            Err(BackupError::OutOfTime {
+                stage: progress::Stage::Snapshot | progress::Stage::Check,
+            }),
         ) if case.wrong == Wrong::Hang => {}
         (_, ended) => panic!("{case:?}: {ended:?}"),
     }
