@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture};
 use chrono::{DateTime, Utc};
 use simplebackup_engine::backup::{BackupEngine, BackupError, BackupReport};
-use simplebackup_engine::blocking::{CLEAN_UP, Priority, give_back_memory};
+use simplebackup_engine::blocking::{CLEAN_UP, Priority};
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::memory;
 use simplebackup_engine::processors::OneLeftFree;
 use simplebackup_engine::progress::{Progress, Stage};
 use simplebackup_engine::store::StoreError;
@@ -233,7 +234,7 @@ impl BackupActor {
                     self.start(Trigger::Final, deadline, waiting, ctx);
                 }
             }
-            Next::Rest => give_back_memory(),
+            Next::Rest => memory::give_back(),
             Next::Close => {}
         }
     }
@@ -271,6 +272,7 @@ impl Actor for BackupActor {
     /// Asks the store what it has, so that the status tells the truth before the first tick.
     fn started(&mut self, _ctx: &mut Self::Context) {
         if self.board.read().stored.is_some() {
+            memory::give_back();
             return;
         }
         let (engine, board) = (self.plan.engine.clone(), self.board.clone());
@@ -287,6 +289,8 @@ impl Actor for BackupActor {
                     );
                 }
             }
+            // Of the start, too.
+            memory::give_back();
         });
     }
 }

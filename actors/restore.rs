@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
-use simplebackup_engine::blocking::give_back_memory;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, RestoreEngine, Restored};
 use simplebackup_engine::text;
@@ -64,7 +63,6 @@ impl Handler<Restore> for RestoreActor {
                 Ok(result) => result.map_err(RestoreFailure::Engine),
                 Err(error) => Err(RestoreFailure::Panicked(panic_text(error))),
             };
-            give_back_memory();
             board.record(&Event::RestoreEnded {
                 result: match &result {
                     Ok(restored) => Ok(restored.outcome().clone()),

@@ -11,9 +11,9 @@ use std::time::Duration;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
-use simplebackup_engine::blocking::give_back_memory;
 use simplebackup_engine::clock::Clock;
 use simplebackup_engine::deadline::Deadline;
+use simplebackup_engine::memory;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{DrillError, Drilled, RestoreEngine};
 use simplebackup_engine::{LOG, text};
@@ -124,7 +124,7 @@ impl VerifyActor {
         }
         // Err means that whoever asked has stopped waiting: the log and the status have it.
         let _nobody_waits = asker.send(answer);
-        give_back_memory();
+        memory::give_back();
     }
 }
 

@@ -95,7 +95,7 @@ def writes(measured):
     rows = []
     for synchronous, run in measured.items():
         for name, figures in run.items():
-            label = f"synchronous={synchronous}, {name} a backup"
+            label = f"synchronous={synchronous}, {name}"
             times = [f"{figures[key] * 1000:.2f} ms" for key in ("p50", "p99", "max")]
             windows = ", ".join(f"{seconds * 1000:.2f}" for seconds in figures["windows"])
             rows.append([label, *times, windows, figures["commits"], figures["busy"]])

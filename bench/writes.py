@@ -62,6 +62,7 @@ if __name__ == "__main__":
 # Not needed by the writer, whose start they would slow down.
 import shutil  # noqa: E402
 import statistics  # noqa: E402
+import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from common import BenchError, say, wait_for  # noqa: E402
@@ -78,6 +79,13 @@ PAUSE = 2
 WINDOW_MIN = 6
 # Two dozen backups of half a gigabyte: the server frees what was deleted when it ends.
 ROOM = 6_000_000_000
+
+
+# What the windows are called.
+WITHOUT, DURING = "without a backup", "during a backup"
+# The least that anything costs which uses the other processors, be it ever so considerate: two
+# processors of a machine may be two threads of one core, and share its caches and its frequency.
+BESIDE = "beside a loop that only computes"
 
 
 def measure_writes(work, tools, database, synchronous, rounds):
@@ -97,16 +105,17 @@ def measure_writes(work, tools, database, synchronous, rounds):
     os.sync()
     service = Service(work, tools, folder, env | our_env(server), writer)
     time.sleep(WARM_UP)
-    windows = {"without": [], "during": []}
+    windows = {WITHOUT: [], DURING: [], BESIDE: []}
     seconds = WINDOW_MIN
     for number in range(rounds):
         say(f"writes, synchronous={synchronous}: {number + 1} of {rounds}")
-        windows["without"].append(span(lambda length=seconds: time.sleep(length)))
-        windows["during"].append(span(service.back_up))
+        windows[WITHOUT].append(span(lambda length=seconds: time.sleep(length)))
+        windows[DURING].append(span(service.back_up))
         # As long without as with one the next time.
-        start, end = windows["during"][-1]
+        start, end = windows[DURING][-1]
         seconds = end - start
         time.sleep(PAUSE)
+        windows[BESIDE].append(span(compute_elsewhere))
     service.process.send_signal(signal.SIGUSR1)
     wait_for("the writer's report", report.exists, 30, service.process)
     figures = {name: summary(commits(report), spans) for name, spans in windows.items()}
@@ -121,6 +130,17 @@ def span(act):
     while time.monotonic() < started + WINDOW_MIN:
         act()
     return started, time.monotonic()
+
+
+def compute_elsewhere():
+    """Keeps busy, for a window, the processors that a backup beside an app uses."""
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        keep_off_the_last_processor(loop.pid)
+        time.sleep(WINDOW_MIN)
+    finally:
+        loop.kill()
+        loop.wait()
 
 
 def commits(report):

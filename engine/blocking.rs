@@ -117,32 +117,6 @@ fn on_own_thread<T: Send>(priority: Priority, work: impl FnOnce() -> T + Send) -
     joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Returns what a job has freed to the system, soon; glibc keeps it otherwise, 5 MiB after a backup.
-///
-/// It takes milliseconds and holds up every thread that allocates, so it is for a service that rests
-/// again, not for the steps of a job.
-///
-/// # Panics
-///
-/// Outside of a runtime.
-pub fn give_back_memory() {
-    // Nobody waits for it.
-    let _detached = tokio::task::spawn_blocking(trim);
-}
-
-/// Does the same now. Between the steps of a job it pays where much was freed and no other thread
-/// works: the next steps take the memory that the last one had.
-#[cfg(target_env = "gnu")]
-pub(crate) fn trim() {
-    // SAFETY: takes no pointer, and any thread may call it at any time (`man 3 malloc_trim`).
-    #[allow(unsafe_code)]
-    let _whether_any_was = unsafe { libc::malloc_trim(0) };
-}
-
-/// Other libraries have no such call.
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn trim() {}
-
 /// Lets other threads of this process go first, for good.
 pub(crate) fn give_way() {
     add_niceness(GIVE_WAY_NICENESS);

@@ -21,6 +21,7 @@ pub mod instance;
 pub mod key;
 pub mod lease;
 pub mod manifest;
+pub mod memory;
 pub mod placement;
 pub mod preflight;
 pub mod present;

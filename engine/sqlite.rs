@@ -35,7 +35,9 @@ pub enum SqliteError {
     #[error("file is not a SQLite database; check the configured path")]
     NotSqlite,
     /// A SQLite database with broken pages or a broken structure.
-    #[error("database is corrupt: {0}; restore a backup or run \"sqlite3 DB .recover\"")]
+    #[error(
+        "database is corrupt: {0}; restore a backup, or save what \"sqlite3 DB .dump\" still reads"
+    )]
     Corrupt(String),
     /// Someone else held a lock for longer than we may wait.
     #[error(

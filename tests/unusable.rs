@@ -6,9 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use simplebackup_engine::backup::BackupError;
+use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::text;
 
+use crate::support::process::PATIENCE;
 use crate::support::store::{Call, Trouble};
 use crate::support::{Site, db, deadline, name};
 
@@ -73,7 +75,10 @@ async fn a_snapshot_that_is_refused_does_not_wait_for_the_store() {
     let site = Site::new();
     fs::write(site.database(), db::noise(1, 4096)).expect("written");
     site.script().plan(Call::List, .., Trouble::Hang);
-    let refused = site.back_up().await.expect_err("not SQLite");
+    let (engine, progress) = (site.backup_engine(), Progress::default());
+    let job = engine.back_up(Deadline::after(Duration::from_hours(1)), &progress);
+    let refused = tokio::time::timeout(PATIENCE, job).await.expect("at once");
+    let refused = refused.expect_err("not SQLite");
     assert!(matches!(refused, BackupError::Snapshot(_)), "{refused:?}");
 }
 

@@ -14,6 +14,7 @@ use crate::check::{self, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::encryption::Recipients;
 use crate::manifest::{Contents, Manifest};
+use crate::memory;
 use crate::progress::{Progress, Stage};
 use crate::snapshot::{self, JournalMode, Snapshot};
 use crate::work_dir::canonical;
@@ -22,6 +23,10 @@ use crate::{LOG, fail_point, text};
 /// A snapshot of a database without a write-ahead log holds its writers up; from here on it is
 /// worth a warning.
 const WRITERS_WAITED: Duration = Duration::from_secs(1);
+
+/// From here on the milliseconds that it takes to give memory back beside other threads are no matter,
+/// and the peak is: parts of an upload are to come.
+const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Says to whoever must not go on without it that the snapshot passed the check.
 #[derive(Debug, Clone)]
@@ -79,7 +84,7 @@ impl BackupEngine {
         let busy_timeout = self.busy_timeout.min(deadline.remaining());
         let taken = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
             let taken = snapshot::take(&canonical(&database), &target, busy_timeout, stop);
-            blocking::trim();
+            memory::trim();
             taken
         });
         let snapshot = taken.await??;
@@ -136,8 +141,14 @@ impl BackupEngine {
         deadline: Deadline,
     ) -> Result<Manifest, BackupError> {
         let path = snapshot.path.clone();
-        let counted =
-            self.in_run(run, (Stage::Check, deadline), move |stop| Contents::of(&path, stop));
+        let is_large = snapshot.bytes >= LARGE_BYTES;
+        let counted = self.in_run(run, (Stage::Check, deadline), move |stop| {
+            let contents = Contents::of(&path, stop);
+            if is_large {
+                memory::give_back_now();
+            }
+            contents
+        });
         let contents = counted.await?.map_err(BackupError::Check)?;
         Ok(Manifest {
             database_bytes: snapshot.bytes,
