@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use crate::support::process::{Machine, POLITE, Process, SNITCH_PATH, TOKEN, ask, get};
-use crate::support::running::{serve, wait_until_up};
+use crate::support::running::{serve, serve_restored};
 
 fn back_up(address: &str) -> crate::support::process::Answer {
     ask(address, "POST /backup", &[&format!("Authorization: Bearer {TOKEN}")], "")
@@ -177,12 +177,7 @@ fn metrics_have_their_names_types_and_values() {
 #[test]
 fn status_tells_of_a_restore_and_of_the_app() {
     let machine = Machine::new();
-    machine.create_database(10);
-    assert!(machine.run(&["backup"]).status.success());
-    machine.lose_database();
-    let mut process = machine.serve_script(POLITE);
-    let address = process.http_address();
-    wait_until_up(&address);
+    let (_process, address) = serve_restored(&machine);
     let status = get(&address, "/status").json();
     assert_eq!(status["restore"]["key"], machine.stored()[0].as_str());
     assert_eq!(status["app"]["state"], "running");

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::support::process::{
     Answer, Machine, PATIENCE, POLITE, Process, TOKEN, ask, eventually, get,
 };
-use crate::support::running::{serve, wait_until_up};
+use crate::support::running::{serve, serve_restored, wait_until_up};
 use crate::support::s3::{Request, S3Server, configure};
 
 /// The files of the page, and where each is served.
@@ -293,12 +293,7 @@ fn the_history_has_backups_runs_events_and_commands() {
 #[test]
 fn a_restore_at_the_start_fills_the_list() {
     let machine = Machine::new();
-    machine.create_database(10);
-    assert!(machine.run(&["backup"]).status.success());
-    machine.lose_database();
-    let mut process = machine.serve_script(POLITE);
-    let address = process.http_address();
-    wait_until_up(&address);
+    let (_process, address) = serve_restored(&machine);
     let history = get(&address, "/history").json();
     assert_eq!(history["backups"][0]["name"], machine.stored()[0].as_str());
     assert!(history["backups"][0]["verified_at"].is_string(), "{history}");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use simplebackup_engine::backup::BackupError;
 use simplebackup_engine::deadline::Deadline;
 use simplebackup_engine::progress::Progress;
@@ -69,6 +70,15 @@ fn assert_only_looked(site: &Site) {
     assert!(calls.iter().all(|call| *call == Call::List), "{calls:?}");
 }
 
+/// Returns a site whose database an app has locked, for as long as its transaction goes on.
+fn locked() -> (Site, Connection) {
+    let site = Site::new();
+    db::create(&site.database(), "delete", 100);
+    let app = db::open(&site.database());
+    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    (site, app)
+}
+
 /// A store that hangs must not hide what is wrong with the database.
 #[tokio::test]
 async fn a_snapshot_that_is_refused_does_not_wait_for_the_store() {
@@ -85,10 +95,7 @@ async fn a_snapshot_that_is_refused_does_not_wait_for_the_store() {
 /// What the snapshot waits for is no time to look away: the list is read beside it.
 #[tokio::test]
 async fn the_list_is_read_while_the_snapshot_is_made() {
-    let site = Site::new();
-    db::create(&site.database(), "delete", 100);
-    let app = db::open(&site.database());
-    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let (site, app) = locked();
     let (engine, progress) = (site.backup_engine(), Progress::default());
     let unlocking = async {
         for _ in 0..1000 {
@@ -120,10 +127,7 @@ async fn a_database_of_less_than_a_page_is_refused() {
 
 #[tokio::test]
 async fn a_locked_database_is_an_error_and_the_next_run_succeeds() {
-    let site = Site::new();
-    db::create(&site.database(), "delete", 100);
-    let app = db::open(&site.database());
-    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let (site, app) = locked();
     let engine = site.backup_engine().with_busy_timeout(Duration::from_millis(50));
 
     let progress = Progress::default();
@@ -140,10 +144,7 @@ async fn a_locked_database_is_an_error_and_the_next_run_succeeds() {
 
 #[tokio::test]
 async fn a_short_lock_is_waited_for() {
-    let site = Site::new();
-    db::create(&site.database(), "delete", 100);
-    let app = db::open(&site.database());
-    app.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let (site, app) = locked();
     let unlocking = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         app.execute_batch("ROLLBACK").expect("unlocked");

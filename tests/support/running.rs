@@ -6,6 +6,18 @@ use super::process::{Machine, POLITE, Process, eventually, get};
 /// it with its address.
 pub(crate) fn serve(machine: &Machine) -> (Process, String) {
     machine.create_database(10);
+    start(machine)
+}
+
+/// Starts one where the database is missing and a backup of it is stored.
+pub(crate) fn serve_restored(machine: &Machine) -> (Process, String) {
+    machine.create_database(10);
+    assert!(machine.run(&["backup"]).status.success());
+    machine.lose_database();
+    start(machine)
+}
+
+fn start(machine: &Machine) -> (Process, String) {
     let mut process = machine.serve_script(POLITE);
     let address = process.http_address();
     wait_until_up(&address);
