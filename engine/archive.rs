@@ -5,7 +5,9 @@
 //! the gzip header, which every gunzip skips: it survives any copy between stores and needs no
 //! request of its own. An archive that someone made with stock gzip restores just as well.
 
+mod ahead;
 mod decrypt;
+mod member;
 mod outlet;
 mod pack;
 mod unpack;
@@ -19,6 +21,7 @@ use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use thiserror::Error;
 
+pub use self::ahead::{Ahead, PackingAhead};
 pub use self::decrypt::ENCRYPTED_START_BYTES;
 pub use self::outlet::Outlet;
 pub use self::pack::pack;
@@ -29,9 +32,13 @@ use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::snapshot::Owner;
 
-/// Pieces that may wait between packing and sending: while one part of an upload travels the next is
-/// packed, half of it at most, and a slow network holds packing up instead of filling memory.
-pub const PIECES_TO_SEND: usize = 40;
+/// Pieces that may wait between packing and sending, of 64 KiB at most: while one part of an upload travels
+/// the next is packed, and a slow network holds packing up instead of filling memory.
+pub const PIECES_TO_SEND: usize = 60;
+
+/// How many of those are kept back while the check runs: it needs memory, too, and leaves no processor
+/// for more.
+pub const PIECES_KEPT_BACK: usize = 40;
 
 /// Pieces that may wait between receiving and unpacking, which is the faster of the two.
 pub const PIECES_RECEIVED: usize = 4;

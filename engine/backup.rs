@@ -11,6 +11,7 @@ mod error;
 mod inspect;
 mod memory;
 mod prune;
+mod run;
 mod upload;
 
 use std::path::{Path, PathBuf};
@@ -21,22 +22,21 @@ use chrono::{DateTime, Utc};
 
 pub use self::error::BackupError;
 use self::inspect::Passed;
-use self::memory::{Made, Memory, Seen};
+use self::memory::{Memory, Seen};
 pub use self::prune::Pruned;
+use self::run::Run;
 use self::upload::Archive;
-use crate::blocking::{self, Priority};
+use crate::blocking::Priority;
 use crate::clock::Clock;
-use crate::deadline::{Deadline, OutOfTime};
+use crate::deadline::Deadline;
 use crate::encryption::{Identities, Recipients};
-use crate::instance::Instance;
 use crate::key::{BackupKey, Form};
 use crate::lease::{Fork, Lease, Standing};
 use crate::manifest::Contents;
 use crate::progress::{Progress, Stage};
 use crate::retention::Retention;
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::Snapshot;
 use crate::store::{BackupStore, StoredBackup, Suspension};
-use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 use crate::{LOG, fail_point, text};
 
 /// How far ahead of the clock a backup's name may be before that is worth a warning.
@@ -107,15 +107,6 @@ pub struct BackupReport {
     pub contents: Contents,
     /// Tables whose structure could not be verified; see [`crate::check`].
     pub unverified_tables: Vec<String>,
-}
-
-/// What a run owns: dropped by whoever is last to use it, so that neither the lock nor the
-/// folder goes while a stopped thread still winds down.
-struct Run {
-    folder: WorkDir,
-    work: WorkFolder,
-    instance: Instance,
-    _lock: RunLock,
 }
 
 impl BackupEngine {
@@ -351,38 +342,5 @@ impl BackupEngine {
     fn next_key(&self, newest: Option<BackupKey>) -> Result<BackupKey, BackupError> {
         let form = if self.recipients.is_some() { Form::Encrypted } else { Form::Plain };
         BackupKey::next(self.clock.now(), newest, form).ok_or(BackupError::NoLaterName)
-    }
-
-    /// Takes the lock, sweeps what killed runs left, makes the run's folder.
-    async fn begin(&self, deadline: Deadline) -> Result<Run, BackupError> {
-        let store = self.store.clone();
-        let database = self.database.clone();
-        let begun = blocking::run(deadline, move |_stop| {
-            // A work folder where there is no database yet would be litter in the wrong place.
-            if !database.exists() {
-                return Err(BackupError::from(SnapshotError::Missing { path: database }));
-            }
-            let work = WorkFolder::beside(&canonical(&database));
-            let lock = work.lock_run().map_err(|error| match error {
-                LockError::Held { holder } => BackupError::InProgress { holder },
-                LockError::Io { path, source } => BackupError::WorkFolder { path, source },
-            })?;
-            let unusable =
-                |source| BackupError::WorkFolder { path: work.path().to_owned(), source };
-            let instance = Instance::of(&work).map_err(unusable)?;
-            let kept = Made::kept_in(work.path());
-            let folder = work.fresh("backup").map_err(unusable)?;
-            if let Err(error) = store.sweep() {
-                tracing::warn!(
-                    target: LOG,
-                    "WARNING: Cannot sweep leftovers in {}: {error}", store.location()
-                );
-            }
-            Ok((Run { folder, work, instance, _lock: lock }, kept))
-        });
-        let out_of_time = |OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting };
-        let (run, kept) = begun.await.map_err(out_of_time)??;
-        self.memory.recall(kept);
-        Ok(run)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
+use std::thread;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -44,6 +45,11 @@ pub(crate) fn use_all() {
     if let Some(all) = all() {
         allow(all);
     }
+}
+
+/// Returns whether the calling thread, and those that it starts, have more than one.
+pub(crate) fn are_several() -> bool {
+    thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
 }
 
 /// Returns the processors that the process was started with, if Linux tells. Asked before any thread is
@@ -95,7 +101,7 @@ mod tests {
             let _left = OneLeftFree::begin();
             let now = sched_getaffinity(None).expect("told");
             assert_eq!(now.count(), (all.count() - 1).max(1));
-            let inherited = std::thread::spawn(|| sched_getaffinity(None).expect("told")).join();
+            let inherited = thread::spawn(|| sched_getaffinity(None).expect("told")).join();
             assert_eq!(inherited.expect("no panic"), now);
         }
         assert_eq!(sched_getaffinity(None).expect("told"), all);

@@ -8,6 +8,7 @@ use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -19,7 +20,9 @@ use thiserror::Error;
 use crate::blocking::Stop;
 use crate::disk::{Disk, NoRoom};
 use crate::fail_point;
-use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with};
+use crate::sqlite::{
+    DATABASE_BYTES_MIN, STEPS_BETWEEN_LOOKS, SqliteError, open_private, sidecar, stop_with,
+};
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
 const PAGES_PER_STEP: i32 = 1024;
@@ -61,6 +64,24 @@ pub struct Owner {
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
+}
+
+/// Tells whoever wants to know that the copy has grown, until it is dropped.
+#[derive(Debug)]
+pub struct Growth(SyncSender<()>);
+
+impl Growth {
+    /// Returns where it is told, and where it is heard.
+    #[must_use]
+    pub fn channel() -> (Self, Receiver<()>) {
+        let (told, heard) = sync_channel(1);
+        (Self(told), heard)
+    }
+
+    fn tell(&self) {
+        // Who has not yet looked at the word before needs no other.
+        let _full_or_gone = self.0.try_send(());
+    }
 }
 
 /// Why there is no snapshot.
@@ -117,7 +138,7 @@ pub enum SnapshotError {
 
 /// Copies the live database at `database` into the new file `target` (mode 0600).
 ///
-/// The source is read in one transaction and is not changed. A WAL source gives a snapshot that
+/// The source is read in one transaction and is not changed; meanwhile `growth` is told of. A WAL source gives a snapshot that
 /// is itself a WAL database, so that even a restore with stock tools brings the mode back.
 ///
 /// # Errors
@@ -126,7 +147,7 @@ pub enum SnapshotError {
 pub fn take(
     database: &Path,
     target: &Path,
-    busy_timeout: Duration,
+    (busy_timeout, growth): (Duration, Option<Growth>),
     stop: &Stop,
 ) -> Result<Snapshot, SnapshotError> {
     let owner = inspect(database)?;
@@ -135,7 +156,10 @@ pub fn take(
         path: database.to_owned(),
         source: SqliteError::from_rusqlite(error, busy_timeout),
     };
-    let source = open_source(database, busy_timeout, stop).map_err(fail)?;
+    let mut source = open_source(database, busy_timeout, stop).map_err(fail)?;
+    if let Some(growth) = growth {
+        tell_of_growth(&mut source, growth, stop).map_err(fail)?;
+    }
     let journal_mode = journal_mode(&source).map_err(fail)?;
     let needed = used_bytes(&source).map_err(fail)?;
     Disk::of(database)
@@ -244,6 +268,20 @@ fn open_with(
     // The first read: a hot journal, a foreign file or a lock shows itself here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
     Ok(connection)
+}
+
+/// Tells of growth whenever the stop is looked at.
+fn tell_of_growth(
+    connection: &mut Connection,
+    growth: Growth,
+    stop: &Stop,
+) -> rusqlite::Result<()> {
+    let stop = stop.clone();
+    let told_and_asked = move || {
+        growth.tell();
+        stop.is_set()
+    };
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(told_and_asked))
 }
 
 fn journal_mode(connection: &Connection) -> rusqlite::Result<JournalMode> {

@@ -18,7 +18,7 @@ pub const DATABASE_BYTES_MIN: u64 = 512;
 
 /// How many virtual machine steps lie between two looks at the [`Stop`]: well under a
 /// millisecond of work.
-const STEPS_BETWEEN_LOOKS: i32 = 1000;
+pub(crate) const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 /// The codes of writes that failed: of a file, of its size, of a log's index.
 const WRITES: [i32; 4] = [

@@ -2,10 +2,10 @@
 //!
 //! A gzip file may have many members (RFC 1952, 2.2), and every gunzip reads on after the first.
 //! That of ours is empty and carries the manifest in its header; each of the others holds the next
-//! [`MEMBER_BYTES`] of the snapshot. Memory is a few members, whatever the size.
+//! bytes of the snapshot. Memory is a few members, whatever the size.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,17 +13,14 @@ use std::thread::{self, Scope};
 
 use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
-use libdeflater::{CompressionLvl, Compressor};
 
+use super::ahead::{Ahead, PackedAhead};
+use super::member::{MemberPacker, Shape};
 use super::{Outlet, PackError};
 use crate::blocking::{Stop, give_way};
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
 use crate::progress::Progress;
-
-/// Bytes of the snapshot in one member. Twice as many save 0.5 % of the archive and cost twice the
-/// memory.
-const MEMBER_BYTES: usize = 128 * 1024;
 
 /// Threads that pack; on one processor a single one. More would pay where the processor is what a
 /// backup waits for, but the app is to have most of them.
@@ -32,25 +29,16 @@ const PACKERS_MAX: usize = 2;
 /// Members that one packer has: one in work, one waiting.
 const MEMBERS_PER_PACKER: usize = 2;
 
-/// From here on an archive may be 5 % larger than by `gzip -6` if that saves a sixth of the time.
-const LARGE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// As small as `gzip -6` in a quarter of its time (`docs/decisions/0017`).
-const LEVEL: i32 = 5;
-
-/// Packs as fast as the check beside it goes on, on two processors.
-const LEVEL_OF_LARGE: i32 = 4;
-
-/// Packs the snapshot file into `outlet` and returns how many bytes it has sent on. The last word,
-/// [`Piece::End`](super::Piece::End), is left to the caller: only after it a backup may become
-/// visible.
+/// Packs the snapshot file into `outlet`, but for what is still right of `ahead`, and returns how many
+/// bytes it has sent on. The last word, [`Piece::End`](super::Piece::End), is left to the caller: only
+/// after it a backup may become visible.
 ///
 /// # Errors
 ///
 /// [`PackError::Read`] also for a snapshot of another size than the manifest says.
 /// [`PackError::OtherForm`] before anything is sent under a name that says something else of it.
 pub fn pack(
-    snapshot: &Path,
+    (snapshot, mut ahead): (&Path, Ahead),
     key: BackupKey,
     manifest: &Manifest,
     mut outlet: Outlet<'_>,
@@ -60,59 +48,55 @@ pub fn pack(
     if outlet.form() != key.form() {
         return Err(PackError::OtherForm(key));
     }
-    let mut members = Members { file: File::open(snapshot).map_err(PackError::Read)?, bytes: 0 };
+    let file = File::open(snapshot).map_err(PackError::Read)?;
     outlet.put(head(key, manifest).map_err(PackError::Read)?)?;
-    let level = level_of(manifest.database_bytes);
+    let database_bytes = manifest.database_bytes;
+    let shape = Shape::of(database_bytes);
+    let count = shape.members(database_bytes);
     thread::scope(|scope| {
-        let packers = packers(manifest.database_bytes);
-        let packers: Vec<_> = (0..packers).map(|_| Packer::start(scope, level)).collect();
+        let start = |_| Packer::start(scope, &file, database_bytes);
+        let packers: Vec<_> = (0..packers(count)).map(start).collect();
         let in_work_max = (packers.len() * MEMBERS_PER_PACKER) as u64;
-        let (mut read, mut packed) = (0, 0);
-        let mut spare = Vec::new();
-        let mut is_read = false;
+        let (mut given, mut packed) = (0, 0);
         // In turn: what was given first is ready first, so that the order needs no sorting.
-        let turn = |count: u64| &packers[(count % packers.len() as u64) as usize];
-        loop {
+        let turn = |index: u64| &packers[(index % packers.len() as u64) as usize];
+        while packed < count {
             if stop.is_set() {
                 return Err(PackError::Abandoned);
             }
-            if !is_read && read - packed < in_work_max {
-                let member = members.next(spare.pop().unwrap_or_default())?;
-                is_read = member.is_empty();
-                if !is_read {
-                    turn(read).give(member)?;
-                    read += 1;
-                }
-            } else if packed < read {
-                let (member, bytes) = turn(packed).take()?;
-                packed += 1;
-                outlet.put(bytes)?;
-                progress.set_done((packed * MEMBER_BYTES as u64).min(members.bytes));
-                spare.push(member);
+            if given < count && given - packed < in_work_max {
+                turn(given).give(Given { index: given, ahead: ahead.next_of(shape) })?;
+                given += 1;
             } else {
-                break;
+                let bytes = turn(packed).take();
+                if bytes.is_err() {
+                    require_whole(&file, database_bytes)?;
+                }
+                outlet.put(bytes?)?;
+                packed += 1;
+                progress.set_done(shape.end_of(packed - 1).min(database_bytes));
             }
         }
-        // What the check saw was longer: a restore would refuse the rest of it.
-        if members.bytes != manifest.database_bytes {
-            let text = format!("{} of {} bytes are there", members.bytes, manifest.database_bytes);
-            return Err(PackError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
-        }
+        require_whole(&file, database_bytes)?;
         outlet.finish()
     })
 }
 
-fn level_of(database_bytes: u64) -> CompressionLvl {
-    let level = if database_bytes < LARGE_BYTES { LEVEL } else { LEVEL_OF_LARGE };
-    // 1 to 12 are levels; the default is 6.
-    CompressionLvl::new(level).unwrap_or_default()
+/// Refuses a file of another size than the check saw: a restore would.
+fn require_whole(snapshot: &File, database_bytes: u64) -> Result<(), PackError> {
+    let there = snapshot.metadata().map_err(PackError::Read)?.len();
+    if there == database_bytes {
+        return Ok(());
+    }
+    let text = format!("{there} of {database_bytes} bytes are there");
+    Err(PackError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
 }
 
 /// No more than there are processors, nor than there are members.
-fn packers(database_bytes: u64) -> usize {
+fn packers(members: u64) -> usize {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let members = database_bytes.div_ceil(MEMBER_BYTES as u64).max(1);
-    processors.min(PACKERS_MAX).min(usize::try_from(members).unwrap_or(PACKERS_MAX))
+    let useful = usize::try_from(members).unwrap_or(PACKERS_MAX).max(1);
+    processors.min(PACKERS_MAX).min(useful)
 }
 
 /// Returns the first member, which holds nothing but what is said about the rest.
@@ -125,68 +109,62 @@ fn head(key: BackupKey, manifest: &Manifest) -> io::Result<Bytes> {
     gzip.finish().map(Bytes::from)
 }
 
-/// The snapshot, member by member.
-struct Members {
-    file: File,
-    bytes: u64,
-}
-
-impl Members {
-    /// Fills `buffer` with the next member; empty behind the last.
-    fn next(&mut self, mut buffer: Vec<u8>) -> Result<Vec<u8>, PackError> {
-        buffer.clear();
-        buffer.reserve_exact(MEMBER_BYTES);
-        let mut next = (&mut self.file).take(MEMBER_BYTES as u64);
-        self.bytes += next.read_to_end(&mut buffer).map_err(PackError::Read)? as u64;
-        Ok(buffer)
-    }
+/// Which member is to be packed, and what was packed of it ahead.
+struct Given {
+    index: u64,
+    ahead: Option<PackedAhead>,
 }
 
 /// A thread that packs members, one after the other; it ends when it is dropped.
 struct Packer {
-    given: SyncSender<Vec<u8>>,
-    /// The member, for its memory, and what it was packed to.
-    packed: Receiver<(Vec<u8>, Bytes)>,
+    given: SyncSender<Given>,
+    ready: Receiver<io::Result<Bytes>>,
 }
 
 impl Packer {
-    fn start<'scope>(scope: &'scope Scope<'scope, '_>, level: CompressionLvl) -> Self {
-        let (given, members) = sync_channel::<Vec<u8>>(MEMBERS_PER_PACKER);
-        let (done, packed) = sync_channel(MEMBERS_PER_PACKER);
+    fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        file: &'scope File,
+        database_bytes: u64,
+    ) -> Self {
+        let (given, members) = sync_channel::<Given>(MEMBERS_PER_PACKER);
+        let (done, ready) = sync_channel(MEMBERS_PER_PACKER);
         scope.spawn(move || {
             // The check beside it, of one thread, is what a backup waits for.
             give_way();
-            let mut compressor = Compressor::new(level);
-            let mut buffer = vec![0; compressor.gzip_compress_bound(MEMBER_BYTES)];
-            for member in members {
-                // The buffer is as large as any member can become.
-                let Ok(bytes) = compressor.gzip_compress(&member, &mut buffer) else { break };
-                let bytes = Bytes::copy_from_slice(&buffer[..bytes]);
-                if done.send((member, bytes)).is_err() {
+            let mut packer = MemberPacker::new(file, database_bytes);
+            for Given { index, ahead } in members {
+                let same = |member: &[u8]| ahead.and_then(|ahead| ahead.if_of(member));
+                let bytes = match packer.read(index).map(same) {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(None) => packer.pack(index),
+                    Err(error) => Err(error),
+                };
+                if done.send(bytes).is_err() {
                     break;
                 }
             }
         });
-        Self { given, packed }
+        Self { given, ready }
     }
 
-    fn give(&self, member: Vec<u8>) -> Result<(), PackError> {
+    fn give(&self, member: Given) -> Result<(), PackError> {
         self.given.send(member).map_err(|_gone| gone())
     }
 
-    fn take(&self) -> Result<(Vec<u8>, Bytes), PackError> {
-        self.packed.recv().map_err(|_gone| gone())
+    fn take(&self) -> Result<Bytes, PackError> {
+        self.ready.recv().map_err(|_gone| gone())?.map_err(PackError::Read)
     }
 }
 
-/// A packer ends by itself in one case only, which cannot be.
+/// A packer ends by itself when it panics, which goes on in whoever waits for its end.
 fn gone() -> PackError {
-    PackError::Read(io::Error::other("a member did not fit its buffer"))
+    PackError::Read(io::Error::other("a thread that packs has ended"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     use flate2::bufread::MultiGzDecoder;
     use tokio::sync::mpsc;
@@ -219,6 +197,15 @@ mod tests {
 
     /// Packs a file of these bytes under the manifest of so many.
     fn packed(bytes: &[u8], claimed: u64, stop: &Stop) -> Result<(Vec<u8>, u64), PackError> {
+        packed_after(Ahead::default(), bytes, claimed, stop)
+    }
+
+    fn packed_after(
+        ahead: Ahead,
+        bytes: &[u8],
+        claimed: u64,
+        stop: &Stop,
+    ) -> Result<(Vec<u8>, u64), PackError> {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(bytes).expect("written");
         let (sender, mut receiver) = mpsc::channel(1);
@@ -235,7 +222,7 @@ mod tests {
         });
         let (manifest, progress) = (manifest(claimed), Progress::default());
         let outlet = Outlet::plain(&sender);
-        let result = pack(file.path(), key, &manifest, outlet, stop, &progress);
+        let result = pack((file.path(), ahead), key, &manifest, outlet, stop, &progress);
         drop(sender);
         let archive = taking.join().expect("no panic");
         result.map(|sent_bytes| (archive, sent_bytes))
@@ -243,7 +230,8 @@ mod tests {
 
     #[test]
     fn members_hold_the_snapshot_in_order() {
-        for bytes in [0, 1, 512, MEMBER_BYTES - 1, MEMBER_BYTES, MEMBER_BYTES + 1, 2_000_000] {
+        let member = Shape::of(0).member_bytes;
+        for bytes in [0, 1, 512, member - 1, member, member + 1, 2_000_000] {
             let expected = content(bytes);
             let (archive, sent_bytes) =
                 packed(&expected, bytes as u64, &Stop::default()).expect("packed");
@@ -253,6 +241,34 @@ mod tests {
             MultiGzDecoder::new(&archive[..]).read_to_end(&mut unpacked).expect("gzip");
             assert!(unpacked == expected, "{bytes} bytes come back as {}", unpacked.len());
         }
+    }
+
+    /// Packs in a way that no level does: as it is.
+    fn stored(member: &[u8]) -> Bytes {
+        let mut gzip = GzBuilder::new().write(Vec::new(), Compression::none());
+        gzip.write_all(member).expect("written");
+        gzip.finish().expect("written").into()
+    }
+
+    #[test]
+    fn what_was_packed_ahead_is_sent_where_it_is_still_right() {
+        let now = content(1_000_000);
+        let shape = Shape::of(now.len() as u64);
+        let mut before = now.clone();
+        before[shape.member_bytes] ^= 1;
+        let members = before.chunks(shape.member_bytes).take(3);
+        let ahead = Ahead::of(shape, members.map(|member| (member, stored(member))));
+        let (archive, _sent) =
+            packed_after(ahead, &now, now.len() as u64, &Stop::default()).expect("packed");
+        let is_sent = |of: &[u8]| {
+            let bytes = stored(of);
+            archive.windows(bytes.len()).any(|window| window == bytes)
+        };
+        let sent: Vec<bool> = before.chunks(shape.member_bytes).map(is_sent).collect();
+        assert_eq!(sent, [true, false, true, false], "the second has changed, the last is new");
+        let mut unpacked = Vec::new();
+        MultiGzDecoder::new(&archive[..]).read_to_end(&mut unpacked).expect("gzip");
+        assert!(unpacked == now);
     }
 
     #[test]
@@ -274,7 +290,7 @@ mod tests {
     #[test]
     fn there_are_no_more_packers_than_members() {
         assert_eq!(packers(0), 1);
-        assert_eq!(packers(MEMBER_BYTES as u64), 1);
+        assert_eq!(packers(1), 1);
         assert!((1..=PACKERS_MAX).contains(&packers(1 << 40)));
     }
 }

@@ -2,23 +2,23 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{BackupEngine, BackupError, Run};
-use crate::archive::PackError;
+use super::{BackupEngine, BackupError, Run, Unchanged};
+use crate::archive::{PackError, PackingAhead};
 use crate::blocking::{self, Stop};
 use crate::check::{self, Verdict};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::encryption::Recipients;
 use crate::manifest::{Contents, Manifest};
-use crate::memory;
 use crate::progress::{Progress, Stage};
-use crate::snapshot::{self, JournalMode, Snapshot};
+use crate::snapshot::{self, Growth, JournalMode, Snapshot};
 use crate::work_dir::canonical;
-use crate::{LOG, fail_point, text};
+use crate::{LOG, fail_point, memory, processors, text};
 
 /// A snapshot of a database without a write-ahead log holds its writers up; from here on it is
 /// worth a warning.
@@ -82,12 +82,21 @@ impl BackupEngine {
         let database = self.database.clone();
         let target = run.folder.file("snapshot.db");
         let busy_timeout = self.busy_timeout.min(deadline.remaining());
+        let unchanged = self.unchanged;
         let taken = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
-            let taken = snapshot::take(&canonical(&database), &target, busy_timeout, stop);
+            let database = canonical(&database);
+            let (growth, ahead) = match unchanged {
+                Unchanged::Upload => pack_ahead(&database, &target),
+                // What is likely not to be uploaded is not packed.
+                Unchanged::Skip => (None, PackingAhead::default()),
+            };
+            let taken = snapshot::take(&database, &target, (busy_timeout, growth), stop);
             memory::trim();
-            taken
+            (taken, ahead)
         });
-        let snapshot = taken.await??;
+        let (snapshot, ahead) = taken.await?;
+        run.keep_ahead(ahead);
+        let snapshot = snapshot?;
         tracing::info!(
             target: LOG,
             database_bytes = snapshot.bytes,
@@ -160,4 +169,15 @@ impl BackupEngine {
             recipients: self.recipients.as_ref().map(Recipients::names).unwrap_or_default(),
         })
     }
+}
+
+/// Starts to pack what there will be of the copy, if there is a processor that making it leaves idle.
+fn pack_ahead(database: &Path, target: &Path) -> (Option<Growth>, PackingAhead) {
+    if !processors::are_several() {
+        return (None, PackingAhead::default());
+    }
+    // What is in the log, or in free pages, makes a difference to a few members.
+    let about_bytes = fs::metadata(database).map_or(0, |file| file.len());
+    let (growth, grown) = Growth::channel();
+    (Some(growth), PackingAhead::start(target, about_bytes, grown))
 }

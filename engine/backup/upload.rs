@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::inspect::Passed;
 use super::{BackupEngine, BackupError, Run};
-use crate::archive::{self, Outlet, PIECES_TO_SEND, PackError, Piece};
+use crate::archive::{self, Outlet, PIECES_KEPT_BACK, PIECES_TO_SEND, PackError, Piece};
 use crate::deadline::Deadline;
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
@@ -89,20 +89,32 @@ impl BackupEngine {
         let database_bytes = snapshot.bytes;
         let backup = NewBackup { key, database_bytes, metadata: manifest.entries_of(key.form()) };
         let (path, manifest) = (snapshot.path.clone(), manifest.clone());
-        let (progress, last_word) = (progress.clone(), sender.clone());
+        let (progress, last_word, keeping) = (progress.clone(), sender.clone(), sender.clone());
         let recipients = self.recipients.clone();
+        let ahead = run.take_ahead();
         let packing = self.in_run(run, (Stage::Upload, deadline), move |stop| {
             let outlet = match &recipients {
                 Some(recipients) => Outlet::encrypted(&sender, recipients)?,
                 None => Outlet::plain(&sender),
             };
-            archive::pack(&path, key, &manifest, outlet, stop, &progress)
+            archive::pack((&path, ahead.end()), key, &manifest, outlet, stop, &progress)
         });
-        let packing = async {
+        let packing = async move {
+            // Before anything is packed there is room: only a failed upload has closed the channel.
+            let kept_back = keeping.reserve_many(PIECES_KEPT_BACK).await;
+            let checking = async {
+                let checked = passed.wait().await;
+                drop(kept_back);
+                checked
+            };
+            tokio::pin!(packing);
             let packed = tokio::select! {
-                packed = packing => packed,
-                // Nobody needs the rest; the store forgets what it has.
-                Err(refused) = passed.wait() => return Err(refused),
+                packed = &mut packing => packed,
+                checked = checking => match checked {
+                    Ok(()) => packing.await,
+                    // Nobody needs the rest; the store forgets what it has.
+                    Err(refused) => return Err(refused),
+                },
             };
             let bytes = packed?.map_err(BackupError::Archive)?;
             tracing::info!(

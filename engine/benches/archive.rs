@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use simplebackup_engine::archive::{Outlet, Piece, pack, unpack};
+use simplebackup_engine::archive::{Ahead, Outlet, Piece, pack, unpack};
 use simplebackup_engine::blocking::Stop;
 use simplebackup_engine::disk::Disk;
 use simplebackup_engine::key::BackupKey;
@@ -63,7 +63,8 @@ fn packed(path: &Path, manifest: &Manifest) -> Vec<Bytes> {
     });
     let key = BackupKey::parse("db-backup-1732446000.db.gz").expect("a valid name");
     let (stop, progress) = (Stop::default(), Progress::default());
-    pack(path, key, manifest, Outlet::plain(&sender), &stop, &progress).expect("packed");
+    pack((path, Ahead::default()), key, manifest, Outlet::plain(&sender), &stop, &progress)
+        .expect("packed");
     drop(sender);
     taking.join().expect("no panic")
 }

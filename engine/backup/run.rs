@@ -1,0 +1,74 @@
+//! The beginning of a run: its lock, its folder, and what it keeps until it ends.
+
+use std::mem;
+use std::sync::{Mutex, PoisonError};
+
+use super::memory::Made;
+use super::{BackupEngine, BackupError};
+use crate::LOG;
+use crate::archive::PackingAhead;
+use crate::blocking;
+use crate::deadline::{Deadline, OutOfTime};
+use crate::instance::Instance;
+use crate::progress::Stage;
+use crate::snapshot::SnapshotError;
+use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
+
+/// What a run owns: dropped by whoever is last to use it, so that neither the lock nor the
+/// folder goes while a stopped thread still winds down.
+pub(super) struct Run {
+    pub(super) folder: WorkDir,
+    pub(super) work: WorkFolder,
+    pub(super) instance: Instance,
+    /// What is packed of the snapshot while it is made, until it is sent.
+    ahead: Mutex<PackingAhead>,
+    _lock: RunLock,
+}
+
+impl Run {
+    /// Keeps what is packed ahead for the first try of the upload; another packs everything anew.
+    pub(super) fn keep_ahead(&self, ahead: PackingAhead) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+    }
+
+    /// Takes it.
+    pub(super) fn take_ahead(&self) -> PackingAhead {
+        mem::take(&mut *self.ahead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl BackupEngine {
+    /// Takes the lock, sweeps what killed runs left, makes the run's folder.
+    pub(super) async fn begin(&self, deadline: Deadline) -> Result<Run, BackupError> {
+        let store = self.store.clone();
+        let database = self.database.clone();
+        let begun = blocking::run(deadline, move |_stop| {
+            // A work folder where there is no database yet would be litter in the wrong place.
+            if !database.exists() {
+                return Err(BackupError::from(SnapshotError::Missing { path: database }));
+            }
+            let work = WorkFolder::beside(&canonical(&database));
+            let lock = work.lock_run().map_err(|error| match error {
+                LockError::Held { holder } => BackupError::InProgress { holder },
+                LockError::Io { path, source } => BackupError::WorkFolder { path, source },
+            })?;
+            let unusable =
+                |source| BackupError::WorkFolder { path: work.path().to_owned(), source };
+            let instance = Instance::of(&work).map_err(unusable)?;
+            let kept = Made::kept_in(work.path());
+            let folder = work.fresh("backup").map_err(unusable)?;
+            if let Err(error) = store.sweep() {
+                tracing::warn!(
+                    target: LOG,
+                    "WARNING: Cannot sweep leftovers in {}: {error}", store.location()
+                );
+            }
+            let ahead = Mutex::default();
+            Ok((Run { folder, work, instance, ahead, _lock: lock }, kept))
+        });
+        let out_of_time = |OutOfTime| BackupError::OutOfTime { stage: Stage::Waiting };
+        let (run, kept) = begun.await.map_err(out_of_time)??;
+        self.memory.recall(kept);
+        Ok(run)
+    }
+}
