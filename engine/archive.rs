@@ -34,11 +34,11 @@ use crate::snapshot::Owner;
 
 /// Pieces that may wait between packing and sending, of 64 KiB at most: while one part of an upload travels
 /// the next is packed, and a slow network holds packing up instead of filling memory.
-pub const PIECES_TO_SEND: usize = 60;
+pub const PIECES_TO_SEND: usize = 46;
 
 /// How many of those are kept back while the check runs: it needs memory, too, and leaves no processor
 /// for more.
-pub const PIECES_KEPT_BACK: usize = 40;
+pub const PIECES_KEPT_BACK: usize = 26;
 
 /// Pieces that may wait between receiving and unpacking, which is the faster of the two.
 pub const PIECES_RECEIVED: usize = 4;

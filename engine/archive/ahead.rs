@@ -17,9 +17,9 @@ use ring::digest::{Digest, SHA256, digest};
 use super::member::{MemberPacker, Shape};
 use crate::blocking::give_way;
 
-/// The most that is packed ahead: what becomes the first part of an upload, and what may wait behind it, so
-/// that the peak of memory stays what it is later.
-const AHEAD_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// The most that is packed ahead: what becomes the first part of an upload, so that the peak of memory stays
+/// what it is later.
+const AHEAD_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 /// Members that were packed ahead, from the first one on.
 #[derive(Debug, Default)]

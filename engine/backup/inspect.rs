@@ -26,7 +26,7 @@ const WRITERS_WAITED: Duration = Duration::from_secs(1);
 
 /// From here on the milliseconds that it takes to give memory back beside other threads are no matter,
 /// and the peak is: parts of an upload are to come.
-const LARGE_BYTES: u64 = 64 * 1024 * 1024;
+const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Says to whoever must not go on without it that the snapshot passed the check.
 #[derive(Debug, Clone)]
