@@ -91,7 +91,10 @@ impl BackupEngine {
                 Unchanged::Skip => (None, PackingAhead::default()),
             };
             let taken = snapshot::take(&database, &target, (busy_timeout, growth), stop);
-            memory::trim();
+            // Of a small one there is little to give back.
+            if taken.as_ref().is_ok_and(|snapshot| snapshot.bytes >= LARGE_BYTES) {
+                memory::trim();
+            }
             (taken, ahead)
         });
         let (snapshot, ahead) = taken.await?;

@@ -86,7 +86,9 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
     if let Some(key) = &settings.secret_key {
         builder = builder.with_secret_access_key(key.expose());
     }
-    if let Some(endpoint) = settings.endpoint_url() {
+    let endpoint = settings.endpoint_url();
+    let is_plain = endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
+    if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
     builder
@@ -95,6 +97,8 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
         .with_client_options(
             ClientOptions::new()
                 .with_allow_http(true)
+                // Some hundred files, which nobody asks about where there is no TLS.
+                .with_no_system_certificates(is_plain)
                 .with_connect_timeout(CONNECT_TIMEOUT)
                 .with_timeout(REQUEST_TIMEOUT)
                 // Between two hourly runs no connection is worth keeping.
