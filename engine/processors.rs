@@ -5,6 +5,7 @@
 //! thread that wakes up. With a processor that no backup ever uses, the app wakes up there.
 
 use std::marker::PhantomData;
+use std::num::NonZero;
 use std::sync::OnceLock;
 use std::thread;
 
@@ -47,9 +48,9 @@ pub(crate) fn use_all() {
     }
 }
 
-/// Returns whether the calling thread, and those that it starts, have more than one.
-pub(crate) fn are_several() -> bool {
-    thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
+/// Returns how many the calling thread, and those that it starts, may use.
+pub(crate) fn count() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Returns the processors that the process was started with, if Linux tells. Asked before any thread is

@@ -21,7 +21,7 @@ use crate::blocking::Stop;
 use crate::disk::{Disk, NoRoom};
 use crate::fail_point;
 use crate::sqlite::{
-    DATABASE_BYTES_MIN, STEPS_BETWEEN_LOOKS, SqliteError, open_private, sidecar, stop_with,
+    DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with, stop_with_and,
 };
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
@@ -138,8 +138,9 @@ pub enum SnapshotError {
 
 /// Copies the live database at `database` into the new file `target` (mode 0600).
 ///
-/// The source is read in one transaction and is not changed; meanwhile `growth` is told of. A WAL source gives a snapshot that
-/// is itself a WAL database, so that even a restore with stock tools brings the mode back.
+/// The source is read in one transaction and is not changed; meanwhile `growth` is told of. A WAL
+/// source gives a snapshot that is itself a WAL database, so that even a restore with stock tools
+/// brings the mode back.
 ///
 /// # Errors
 ///
@@ -158,7 +159,7 @@ pub fn take(
     };
     let mut source = open_source(database, busy_timeout, stop).map_err(fail)?;
     if let Some(growth) = growth {
-        tell_of_growth(&mut source, growth, stop).map_err(fail)?;
+        stop_with_and(&mut source, stop, move || growth.tell()).map_err(fail)?;
     }
     let journal_mode = journal_mode(&source).map_err(fail)?;
     let needed = used_bytes(&source).map_err(fail)?;
@@ -268,20 +269,6 @@ fn open_with(
     // The first read: a hot journal, a foreign file or a lock shows itself here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
     Ok(connection)
-}
-
-/// Tells of growth whenever the stop is looked at.
-fn tell_of_growth(
-    connection: &mut Connection,
-    growth: Growth,
-    stop: &Stop,
-) -> rusqlite::Result<()> {
-    let stop = stop.clone();
-    let told_and_asked = move || {
-        growth.tell();
-        stop.is_set()
-    };
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(told_and_asked))
 }
 
 fn journal_mode(connection: &Connection) -> rusqlite::Result<JournalMode> {

@@ -18,7 +18,7 @@ pub const DATABASE_BYTES_MIN: u64 = 512;
 
 /// How many virtual machine steps lie between two looks at the [`Stop`]: well under a
 /// millisecond of work.
-pub(crate) const STEPS_BETWEEN_LOOKS: i32 = 1000;
+const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 /// The codes of writes that failed: of a file, of its size, of a log's index.
 const WRITES: [i32; 4] = [
@@ -170,8 +170,21 @@ pub(crate) fn immutable(path: &Path) -> String {
 
 /// Makes every statement of the connection end with "interrupted" soon after `stop` is set.
 pub fn stop_with(connection: &mut Connection, stop: &Stop) -> rusqlite::Result<()> {
+    stop_with_and(connection, stop, || ())
+}
+
+/// Does the same, and calls `act` whenever the stop is looked at.
+pub(crate) fn stop_with_and(
+    connection: &mut Connection,
+    stop: &Stop,
+    mut act: impl FnMut() + Send + 'static,
+) -> rusqlite::Result<()> {
     let stop = stop.clone();
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stop.is_set()))
+    let act_and_look = move || {
+        act();
+        stop.is_set()
+    };
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(act_and_look))
 }
 
 /// Returns whether another connection holds a lock on the database: it reads or writes right now,

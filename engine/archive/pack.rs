@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
@@ -20,6 +19,7 @@ use super::{Outlet, PackError};
 use crate::blocking::{Stop, give_way};
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
+use crate::processors;
 use crate::progress::Progress;
 
 /// Threads that pack; on one processor a single one. More would pay where the processor is what a
@@ -94,9 +94,8 @@ fn require_whole(snapshot: &File, database_bytes: u64) -> Result<(), PackError> 
 
 /// No more than there are processors, nor than there are members.
 fn packers(members: u64) -> usize {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let useful = usize::try_from(members).unwrap_or(PACKERS_MAX).max(1);
-    processors.min(PACKERS_MAX).min(useful)
+    processors::count().min(PACKERS_MAX).min(useful)
 }
 
 /// Returns the first member, which holds nothing but what is said about the rest.

@@ -176,7 +176,7 @@ impl BackupEngine {
 
 /// Starts to pack what there will be of the copy, if there is a processor that making it leaves idle.
 fn pack_ahead(database: &Path, target: &Path) -> (Option<Growth>, PackingAhead) {
-    if !processors::are_several() {
+    if processors::count() < 2 {
         return (None, PackingAhead::default());
     }
     // What is in the log, or in free pages, makes a difference to a few members.
