@@ -91,13 +91,14 @@ def requests(counted):
 
 
 def writes(measured):
-    names = ["The app's writes", "p50", "p99", "max", "p99 by window", "commits", "busy"]
+    names = ["The app's writes", "p50", "p99", "max", "p99 of the windows", "commits", "busy"]
     rows = []
     for synchronous, run in measured.items():
         for name, figures in run.items():
             label = f"synchronous={synchronous}, {name}"
             times = [f"{figures[key] * 1000:.2f} ms" for key in ("p50", "p99", "max")]
-            windows = ", ".join(f"{seconds * 1000:.2f}" for seconds in figures["windows"])
+            windows = [f"{act(figures['windows']) * 1000:.2f}" for act in (min, max)]
+            windows = f"{len(figures['windows'])}: {' to '.join(windows)} ms"
             rows.append([label, *times, windows, figures["commits"], figures["busy"]])
     return table(names, rows)
 
