@@ -89,6 +89,7 @@ pub(crate) fn log_store_failure(error: &StoreError, kind: StoreKind, root: &str)
             "Verify MINIO_ACCESS_KEY, MINIO_SECRET_KEY, and their permissions"
         }
         Fault::NoSuchBucket => "Verify MINIO_BUCKET, and that the bucket exists",
+        Fault::TlsOnly => "Verify MINIO_USE_SSL and MINIO_ENDPOINT",
         Fault::Certificate => "Verify MINIO_ENDPOINT, and the certificate of the server",
         _ => "Verify MINIO_ENDPOINT, MINIO_ACCESS_KEY, and network connectivity",
     };

@@ -223,7 +223,9 @@ fn a_drill_that_hangs_ends_with_its_deadline() {
         let site = site_with_backup().await;
         let (service, _gate) = hold_a_drill(&site).await;
         // By hand: time does not pass by itself while a thread waits for the download.
-        while site.clock.now().timestamp() < START + 1800 + DRILL_TIMEOUT.as_secs() as i64 + 10 {
+        while site.clock.now().timestamp()
+            < START + 1800 + DRILL_TIMEOUT.as_secs().cast_signed() + 10
+        {
             site.script().plan(Call::Get, .., Trouble::Hang);
             advance(Duration::from_secs(10)).await;
             tokio::task::yield_now().await;

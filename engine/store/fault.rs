@@ -8,7 +8,7 @@ use object_store::client::HttpError;
 use thiserror::Error;
 
 use super::retry_after::{AskedToWait, is_for_now};
-use super::strict::{NotAList, element};
+use super::strict::{NotAList, TlsOnly, element};
 use crate::text;
 
 /// What the client prints before the status of an answer.
@@ -35,6 +35,8 @@ pub enum Fault {
     FolderFull,
     /// The server's certificate is not trusted, or not for this host.
     Certificate,
+    /// The server sends on to HTTPS what was sent over plain HTTP.
+    TlsOnly,
     /// What answers is no S3 server, or not right now.
     NotS3,
     /// This machine's clock and the store's are too far apart to sign requests.
@@ -71,6 +73,7 @@ impl Fault {
             Self::FolderDenied => "permission denied",
             Self::FolderFull => "no space left",
             Self::Certificate => "certificate not trusted",
+            Self::TlsOnly => "the store speaks TLS only",
             Self::NotS3 => "the answer is not that of an S3 store",
             Self::ClockSkewed => "the clocks of this machine and of the store differ",
             Self::NotFound => "no such object",
@@ -93,6 +96,7 @@ impl Fault {
             Self::FolderDenied => "let this user read and write the folder, or check store.url",
             Self::FolderFull => "free some, or check store.url",
             Self::Certificate => "point SSL_CERT_FILE at your authority, or check MINIO_ENDPOINT",
+            Self::TlsOnly => "set MINIO_USE_SSL=true, and check MINIO_ENDPOINT",
             Self::NotS3 => "check MINIO_ENDPOINT, and what stands between: a proxy, a login page",
             Self::ClockSkewed => "set this machine's clock",
             Self::NotFound => "see \"simplebackup list\" for what is stored",
@@ -157,6 +161,9 @@ pub fn classify(error: &object_store::Error) -> Fault {
     use object_store::Error as E;
 
     let words = text::chain(error);
+    if text::causes(error).any(<dyn Error>::is::<TlsOnly>) {
+        return Fault::TlsOnly;
+    }
     if is_certificate_problem(&words) {
         return Fault::Certificate;
     }

@@ -30,6 +30,12 @@ pub(super) enum NotAList {
     CutOff,
 }
 
+/// The answer to a plain request is a place behind TLS. Nothing there is trusted, as no authorities are read
+/// where an address begins with `http`; see [`super::s3`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the answer to a request over plain HTTP leads to HTTPS")]
+pub(super) struct TlsOnly;
+
 /// Makes the client's connections.
 #[derive(Debug)]
 pub(super) struct StrictConnector;
@@ -49,13 +55,15 @@ impl HttpService for Strict {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let is_read = request.method().as_str() == "GET";
-        let answer = self.0.execute(request).await.map_err(|error| {
-            if is_certificate_problem(&text::chain(&error)) {
-                HttpError::new(HttpErrorKind::Unknown, error)
-            } else {
-                error
-            }
-        })?;
+        let is_plain = request.uri().scheme_str() == Some("http");
+        let answer =
+            self.0.execute(request).await.map_err(|error| {
+                match is_certificate_problem(&text::chain(&error)) {
+                    true if is_plain => HttpError::new(HttpErrorKind::Unknown, TlsOnly),
+                    true => HttpError::new(HttpErrorKind::Unknown, error),
+                    false => error,
+                }
+            })?;
         let answer = be_patient(answer, is_read).await?;
         if !query.split('&').any(|pair| pair == "list-type=2") || !answer.status().is_success() {
             return Ok(answer);

@@ -18,6 +18,7 @@ use super::{
 use crate::support::s3::{
     ACCESS_KEY, BUCKET, PREFIX, Request, S3Server, SECRET_KEY, Trouble, settings,
 };
+use crate::support::web::{Reply, WebServer};
 use crate::support::{START, Site, deadline, files_in, name};
 
 #[tokio::test]
@@ -117,6 +118,25 @@ async fn a_certificate_that_is_not_trusted_is_named_at_once() {
     }
     assert_eq!(server.connections(), 2, "one for each of the two");
     assert_eq!(server.script().calls(), []);
+}
+
+/// As a web server does that stands before a store: no authority to trust would help.
+#[tokio::test]
+async fn a_store_that_sends_on_to_https_is_said_to_speak_tls_only() {
+    let tls = S3Server::start_with_tls("127.0.0.1").await;
+    let to: &str = format!("https://{}/{BUCKET}/?list-type=2", tls.address()).leak();
+    let server = WebServer::start(&[Reply::Redirect(to); 2]);
+    let address = server.url("").trim_start_matches("http://").to_owned();
+    let store = BackupStore::s3(&settings(address, false)).expect("sound settings");
+    let of_backup = store_error_of_backup(back_up(&Site::with_database(), &store).await);
+    let of_restore = store_error_of_restore(restore(&Site::new(), &store).await);
+    for error in [of_backup, of_restore] {
+        assert_eq!(error.fault, Fault::TlsOnly, "{error:?}");
+        let expect = "list of s3://mybucket/backups/ failed: the store speaks TLS only; set \
+                      MINIO_USE_SSL=true, and check MINIO_ENDPOINT";
+        assert_eq!(error.to_string(), expect);
+    }
+    assert_eq!((server.received().len(), tls.script().calls()), (2, Vec::new()));
 }
 
 /// By the real binary, because the variable belongs to a whole process.

@@ -162,7 +162,9 @@ fn error_of(fault: Fault, what: &str) -> Error {
         Fault::NoSuchFolder => of_system(ErrorKind::NotFound),
         Fault::FolderDenied => of_system(ErrorKind::PermissionDenied),
         Fault::FolderFull => of_system(ErrorKind::StorageFull),
-        Fault::NotS3 | Fault::ClockSkewed => panic!("only a server makes {fault:?}"),
+        Fault::TlsOnly | Fault::NotS3 | Fault::ClockSkewed => {
+            panic!("only a server makes {fault:?}")
+        }
         Fault::OutOfTime => panic!("only a deadline makes {fault:?}; plan a Hang"),
     }
 }
