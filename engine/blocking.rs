@@ -1,10 +1,12 @@
 //! Blocking work on the blocking pool, with a deadline that really stops it.
 //!
 //! A thread cannot be cancelled, so the work is handed a [`Stop`] that it has to look at; SQLite
-//! looks at it through its progress handler. Whoever waits gives the work a moment to clean up.
+//! looks at it through its progress handler, and is interrupted. Whoever waits gives the work a moment to
+//! clean up.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::deadline::{Deadline, OutOfTime};
@@ -14,19 +16,46 @@ use crate::processors;
 pub const CLEAN_UP: Duration = Duration::from_millis(500);
 
 /// Asked now and then by blocking work: has nobody use for the result any more?
-#[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct Stop(Arc<Asked>);
+
+#[derive(Default)]
+struct Asked {
+    is_set: AtomicBool,
+    /// Called, under the lock, once it is set.
+    interrupts: Mutex<Vec<Interrupt>>,
+}
+
+type Interrupt = Box<dyn Fn() + Send>;
 
 impl Stop {
     /// Returns whether the work should end now.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_set.load(Relaxed)
     }
 
     /// Asks the work to end.
     pub fn set(&self) {
-        self.0.store(true, Relaxed);
+        self.0.is_set.store(true, Relaxed);
+        for interrupt in self.0.interrupts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            interrupt();
+        }
+    }
+
+    /// Interrupts what can't look for itself, when the work is asked to end; at once, if it was before.
+    pub fn interrupts(&self, interrupt: impl Fn() + Send + 'static) {
+        let mut interrupts = self.0.interrupts.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_set() {
+            interrupt();
+        }
+        interrupts.push(Box::new(interrupt));
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stop").field(&self.is_set()).finish()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::blocking::Stop;
 use crate::disk::{Disk, NoRoom};
 use crate::fail_point;
 use crate::sqlite::{
-    DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with, stop_with_and,
+    DATABASE_BYTES_MIN, SqliteError, act_between, open_private, sidecar, stop_with,
 };
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
@@ -30,6 +30,10 @@ const PAGES_PER_STEP: i32 = 1024;
 /// The page caches of the source and of the copy, in KiB each. `VACUUM INTO` reads and writes each
 /// page once: with 8 MiB it takes as long, with 256 KiB five times as long (480 MB).
 const CACHE_KIB: i64 = 1024;
+
+/// How many steps of SQLite lie between two words on the copy's growth. To copy a row takes five: of rows that
+/// fill a page each, a word comes every ten.
+const STEPS_BETWEEN_WORDS: i32 = 50;
 
 /// Whether a database keeps a write-ahead log. The other rollback journal modes are settings of
 /// a connection and leave no trace in the file.
@@ -159,7 +163,8 @@ pub fn take(
     };
     let mut source = open_source(database, busy_timeout, stop).map_err(fail)?;
     if let Some(growth) = growth {
-        stop_with_and(&mut source, stop, move || growth.tell()).map_err(fail)?;
+        let tell = move || growth.tell();
+        act_between(&mut source, STEPS_BETWEEN_WORDS, stop, tell).map_err(fail)?;
     }
     let journal_mode = journal_mode(&source).map_err(fail)?;
     let needed = used_bytes(&source).map_err(fail)?;

@@ -16,8 +16,8 @@ const OLDEST_VERSION: i32 = 3_051_003;
 /// SQLite takes some shorter files for an empty database, and finds it sound.
 pub const DATABASE_BYTES_MIN: u64 = 512;
 
-/// How many virtual machine steps lie between two looks at the [`Stop`]: well under a
-/// millisecond of work.
+/// How many virtual machine steps lie between two looks at the [`Stop`]: well under a millisecond of work,
+/// but for a step that copies a large row, or counts a table. Those are interrupted.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 /// The codes of writes that failed: of a file, of its size, of a log's index.
@@ -170,21 +170,25 @@ pub(crate) fn immutable(path: &Path) -> String {
 
 /// Makes every statement of the connection end with "interrupted" soon after `stop` is set.
 pub fn stop_with(connection: &mut Connection, stop: &Stop) -> rusqlite::Result<()> {
-    stop_with_and(connection, stop, || ())
+    let running = connection.get_interrupt_handle();
+    stop.interrupts(move || running.interrupt());
+    let looking = stop.clone();
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || looking.is_set()))
 }
 
-/// Does the same, and calls `act` whenever the stop is looked at.
-pub(crate) fn stop_with_and(
+/// Has `act` called every so many steps of a connection that [`stop_with`] was told of.
+pub(crate) fn act_between(
     connection: &mut Connection,
+    steps: i32,
     stop: &Stop,
     mut act: impl FnMut() + Send + 'static,
 ) -> rusqlite::Result<()> {
-    let stop = stop.clone();
+    let looking = stop.clone();
     let act_and_look = move || {
         act();
-        stop.is_set()
+        looking.is_set()
     };
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(act_and_look))
+    connection.progress_handler(steps, Some(act_and_look))
 }
 
 /// Returns whether another connection holds a lock on the database: it reads or writes right now,
@@ -222,3 +226,39 @@ pub fn sidecar(database: &Path, suffix: &str) -> PathBuf {
 
 /// The endings of the files that belong to a database.
 pub const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Statements of few steps never look at the stop, however long a step takes.
+    #[test]
+    fn a_statement_that_does_not_look_is_interrupted() {
+        let rows = "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3";
+        let ended = |is_stopped: bool| {
+            let (stop, mut connection) = (Stop::default(), Connection::open_in_memory()?);
+            stop_with(&mut connection, &stop)?;
+            let mut statement = connection.prepare(rows)?;
+            let mut found = statement.query([])?;
+            assert!(found.next()?.is_some(), "it has begun");
+            if is_stopped {
+                stop.set();
+            }
+            while found.next()?.is_some() {}
+            Ok::<_, rusqlite::Error>(())
+        };
+        assert_eq!(ended(false), Ok(()));
+        let interrupted = ended(true).expect_err("interrupted");
+        assert_eq!(interrupted.sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
+    }
+
+    #[test]
+    fn a_stop_outlives_the_connections_that_it_interrupts() {
+        let (stop, mut connection) =
+            (Stop::default(), Connection::open_in_memory().expect("opened"));
+        stop_with(&mut connection, &stop).expect("told");
+        drop(connection);
+        stop.set();
+        assert!(stop.is_set());
+    }
+}

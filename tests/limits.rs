@@ -48,6 +48,33 @@ fn time_of_a_hopeless_stop() -> Duration {
     ended.duration_since(signalled)
 }
 
+/// What is packed ahead may be anything between nothing and five megabytes: on a busy machine the second
+/// thread may come too late, but not each time.
+#[test]
+fn what_is_packed_while_the_snapshot_is_made_is_sent() {
+    if std::thread::available_parallelism().expect("known").get() < 2 {
+        return;
+    }
+    let machine = Machine::new();
+    db::create_incompressible(&machine.database(), 8);
+    let is_any_sent = || {
+        let mut backup = machine.simplebackup();
+        let made = backup.env("RUST_LOG", "simple_backup=debug").arg("backup").output();
+        let made = made.expect("run");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        let words = " members were packed while the snapshot was made";
+        let count = said.lines().find_map(|line| line.split_once(words)?.0.rsplit_once("] "));
+        let (_, count) = count.unwrap_or_else(|| panic!("{said}"));
+        !count.starts_with("0 of ")
+    };
+    assert!((0..20).any(|_| is_any_sent()), "nothing was packed ahead");
+    let before = db::dump(&machine.database());
+    machine.lose_database();
+    assert!(machine.simplebackup().arg("restore").status().expect("run").success());
+    assert!(db::dump(&machine.database()) == before, "it came back otherwise");
+}
+
 #[test]
 fn i10_peak_memory_does_not_grow_with_the_database() {
     let peak_of = |mebibytes: usize| {

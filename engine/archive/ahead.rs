@@ -31,31 +31,42 @@ pub struct Ahead {
     _snapshot: Option<File>,
 }
 
-/// A thread that packs ahead, or none.
+/// A thread that packs ahead, or none. Dropped, it is waited for: it never outlives the run that it is for.
 #[derive(Debug, Default)]
 pub struct PackingAhead(Option<JoinHandle<Ahead>>);
 
 impl PackingAhead {
-    /// Starts one, after all others of this process, which ends soon after `grown` does.
+    /// Starts one, after all others of this process, which ends soon after `grown` does. None, if the system
+    /// gives no thread: whatever is not packed ahead is packed later.
     #[must_use]
     pub fn start(path: &Path, database_bytes: u64, grown: Receiver<()>) -> Self {
         let path = path.to_owned();
-        Self(Some(thread::spawn(move || {
+        let packing = thread::Builder::new().spawn(move || {
             give_way();
             Ahead::pack(&path, database_bytes, &grown)
-        })))
+        });
+        Self(packing.ok())
     }
 
-    /// Waits for the end of the member that it packs, and returns all of them.
+    /// Waits for the end of the one or two members that it packs still, and returns all of them.
     ///
     /// # Panics
     ///
     /// As it did.
     #[must_use]
-    pub fn end(self) -> Ahead {
-        let ended = self.0.map(JoinHandle::join);
+    pub fn end(mut self) -> Ahead {
+        let ended = self.0.take().map(JoinHandle::join);
         ended
             .map_or_else(Ahead::default, |ended| ended.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+impl Drop for PackingAhead {
+    fn drop(&mut self) {
+        if let Some(packing) = self.0.take() {
+            // Nobody wants what it has; a panic was printed where it happened.
+            let _unwanted = packing.join();
+        }
     }
 }
 
@@ -96,7 +107,10 @@ impl Ahead {
 
     /// Takes the next member; none, if they are of another shape.
     pub(super) fn next_of(&mut self, shape: Shape) -> Option<PackedAhead> {
-        self.members.pop_front().filter(|_| self.shape == Some(shape))
+        if self.shape != Some(shape) {
+            self.members = VecDeque::new();
+        }
+        self.members.pop_front()
     }
 }
 
@@ -191,8 +205,9 @@ mod tests {
             (0..3).for_each(|_| tell());
         });
         assert_eq!(ahead.members.len(), 2);
-        assert!(ahead.next_of(Shape::of(1 << 30)).is_none());
         assert!(ahead.next_of(Shape::of(1)).is_some());
+        assert!(ahead.next_of(Shape::of(1 << 30)).is_none());
+        assert!(ahead.members.is_empty(), "of no use any more");
     }
 
     #[test]

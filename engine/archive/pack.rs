@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
 
@@ -53,8 +54,9 @@ pub fn pack(
     let database_bytes = manifest.database_bytes;
     let shape = Shape::of(database_bytes);
     let count = shape.members(database_bytes);
+    let still_right = AtomicU64::new(0);
     thread::scope(|scope| {
-        let start = |_| Packer::start(scope, &file, database_bytes);
+        let start = |_| Packer::start(scope, &file, database_bytes, &still_right);
         let packers: Vec<_> = (0..packers(count)).map(start).collect();
         let in_work_max = (packers.len() * MEMBERS_PER_PACKER) as u64;
         let (mut given, mut packed) = (0, 0);
@@ -78,6 +80,11 @@ pub fn pack(
             }
         }
         require_whole(&file, database_bytes)?;
+        tracing::debug!(
+            target: crate::LOG,
+            "{} of {count} members were packed while the snapshot was made",
+            still_right.load(Relaxed)
+        );
         outlet.finish()
     })
 }
@@ -125,6 +132,7 @@ impl Packer {
         scope: &'scope Scope<'scope, '_>,
         file: &'scope File,
         database_bytes: u64,
+        still_right: &'scope AtomicU64,
     ) -> Self {
         let (given, members) = sync_channel::<Given>(MEMBERS_PER_PACKER);
         let (done, ready) = sync_channel(MEMBERS_PER_PACKER);
@@ -135,7 +143,10 @@ impl Packer {
             for Given { index, ahead } in members {
                 let same = |member: &[u8]| ahead.and_then(|ahead| ahead.if_of(member));
                 let bytes = match packer.read(index).map(same) {
-                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(Some(bytes)) => {
+                        still_right.fetch_add(1, Relaxed);
+                        Ok(bytes)
+                    }
                     Ok(None) => packer.pack(index),
                     Err(error) => Err(error),
                 };

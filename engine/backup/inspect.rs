@@ -85,7 +85,7 @@ impl BackupEngine {
         let unchanged = self.unchanged;
         let taken = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
             let database = canonical(&database);
-            let (growth, ahead) = match unchanged {
+            let (growth, mut ahead) = match unchanged {
                 Unchanged::Upload => pack_ahead(&database, &target),
                 // What is likely not to be uploaded is not packed.
                 Unchanged::Skip => (None, PackingAhead::default()),
@@ -94,6 +94,10 @@ impl BackupEngine {
             // Of a small one there is little to give back.
             if taken.as_ref().is_ok_and(|snapshot| snapshot.bytes >= LARGE_BYTES) {
                 memory::trim();
+            }
+            if taken.is_err() || stop.is_set() {
+                // Nobody takes it: it ends here, before the lock goes.
+                ahead = PackingAhead::default();
             }
             (taken, ahead)
         });
@@ -179,7 +183,8 @@ fn pack_ahead(database: &Path, target: &Path) -> (Option<Growth>, PackingAhead) 
     if processors::count() < 2 {
         return (None, PackingAhead::default());
     }
-    // What is in the log, or in free pages, makes a difference to a few members.
+    // What is in the log, or in free pages, counts too. Near the size where members change their shape,
+    // nothing that was packed may be of use.
     let about_bytes = fs::metadata(database).map_or(0, |file| file.len());
     let (growth, grown) = Growth::channel();
     (Some(growth), PackingAhead::start(target, about_bytes, grown))

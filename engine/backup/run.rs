@@ -17,11 +17,12 @@ use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 /// What a run owns: dropped by whoever is last to use it, so that neither the lock nor the
 /// folder goes while a stopped thread still winds down.
 pub(super) struct Run {
+    /// What is packed of the snapshot while it is made, until it is sent. First, so that it has ended when
+    /// the folder goes.
+    ahead: Mutex<PackingAhead>,
     pub(super) folder: WorkDir,
     pub(super) work: WorkFolder,
     pub(super) instance: Instance,
-    /// What is packed of the snapshot while it is made, until it is sent.
-    ahead: Mutex<PackingAhead>,
     _lock: RunLock,
 }
 

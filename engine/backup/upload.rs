@@ -19,8 +19,8 @@ use crate::snapshot::Snapshot;
 use crate::store::{NewBackup, Uploaded};
 use crate::{LOG, text};
 
-/// Whole uploads that are tried, each packed anew from the same snapshot. Single requests are
-/// retried by the client before that.
+/// Whole uploads that are tried, from the same snapshot; after the first, all of it is packed anew. Single
+/// requests are retried by the client before that.
 const UPLOAD_TRIES: u32 = 3;
 
 /// The pause between two of them.

@@ -96,7 +96,7 @@ impl Fault {
             Self::FolderDenied => "let this user read and write the folder, or check store.url",
             Self::FolderFull => "free some, or check store.url",
             Self::Certificate => "point SSL_CERT_FILE at your authority, or check MINIO_ENDPOINT",
-            Self::TlsOnly => "set MINIO_USE_SSL=true, and check MINIO_ENDPOINT",
+            Self::TlsOnly => "set MINIO_USE_SSL=true, or https:// in MINIO_ENDPOINT",
             Self::NotS3 => "check MINIO_ENDPOINT, and what stands between: a proxy, a login page",
             Self::ClockSkewed => "set this machine's clock",
             Self::NotFound => "see \"simplebackup list\" for what is stored",

@@ -55,6 +55,17 @@ impl S3Settings {
         let scheme = if self.use_ssl { "https" } else { "http" };
         Some(format!("{scheme}://{endpoint}"))
     }
+
+    /// Returns whether no request travels over TLS: neither to the store, nor for credentials, which a role
+    /// gives where there are no keys.
+    fn is_plain_throughout(&self) -> bool {
+        let has = |own: &Option<Secret>, name| {
+            own.is_some() || self.aws.iter().any(|(given, _)| given == name)
+        };
+        self.endpoint_url().is_some_and(|url| url.starts_with("http://"))
+            && has(&self.access_key, "aws_access_key_id")
+            && has(&self.secret_key, "aws_secret_access_key")
+    }
 }
 
 /// Chooses the crypto library of every TLS connection of this process, once.
@@ -68,8 +79,16 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
     install_tls();
     let mut builder = AmazonS3Builder::new();
     for (name, value) in &settings.aws {
-        // A session token belongs to the key that it came with.
-        if settings.access_key.is_some() && name == "aws_session_token" {
+        let is_overruled = match name.as_str() {
+            // A session token belongs to the key that it came with.
+            "aws_session_token" => settings.access_key.is_some(),
+            // The client would prefer that for S3 to any other.
+            "aws_endpoint" | "aws_endpoint_url" | "aws_endpoint_url_s3" => {
+                settings.endpoint.is_some()
+            }
+            _ => false,
+        };
+        if is_overruled {
             continue;
         }
         // AWS_PROFILE and the like mean nothing to this client.
@@ -86,9 +105,8 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
     if let Some(key) = &settings.secret_key {
         builder = builder.with_secret_access_key(key.expose());
     }
-    let endpoint = settings.endpoint_url();
-    let is_plain = endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
-    if let Some(endpoint) = endpoint {
+    let is_plain = settings.is_plain_throughout();
+    if let Some(endpoint) = settings.endpoint_url() {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
     builder
@@ -97,7 +115,7 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
         .with_client_options(
             ClientOptions::new()
                 .with_allow_http(true)
-                // Some hundred files, which nobody asks about where there is no TLS.
+                // A hundred and more, which nobody asks about where there is no TLS.
                 .with_no_system_certificates(is_plain)
                 .with_connect_timeout(CONNECT_TIMEOUT)
                 .with_timeout(REQUEST_TIMEOUT)
@@ -124,6 +142,37 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
 mod tests {
     use super::*;
 
+    fn settings(endpoint: Option<&str>, use_ssl: bool) -> S3Settings {
+        S3Settings {
+            bucket: "b".into(),
+            prefix: String::new(),
+            endpoint: endpoint.map(str::to_owned),
+            region: None,
+            access_key: None,
+            secret_key: None,
+            use_ssl,
+            aws: Vec::new(),
+        }
+    }
+
+    /// Credentials come over TLS from a role, however plain the store is.
+    #[test]
+    fn authorities_are_left_unread_only_where_nothing_speaks_tls() {
+        let secret = || Some(Secret::new("x"));
+        let plain = settings(Some("minio.local:9000"), false);
+        assert!(!plain.is_plain_throughout(), "a web identity may give the keys");
+        let half = S3Settings { access_key: secret(), ..plain };
+        assert!(!half.is_plain_throughout(), "the client takes no half of a pair");
+        let keyed = S3Settings { secret_key: secret(), ..half };
+        assert!(keyed.is_plain_throughout());
+        assert!(!S3Settings { use_ssl: true, ..keyed.clone() }.is_plain_throughout());
+        assert!(!S3Settings { endpoint: None, ..keyed }.is_plain_throughout());
+        let names = ["aws_access_key_id", "aws_secret_access_key"];
+        let aws = names.map(|name| (name.to_owned(), Secret::new("x"))).to_vec();
+        let of_aws = S3Settings { aws, ..settings(Some("http://minio.local"), true) };
+        assert!(of_aws.is_plain_throughout());
+    }
+
     #[test]
     fn an_endpoint_may_come_with_or_without_a_scheme() {
         let cases = [
@@ -137,16 +186,7 @@ mod tests {
             (None, true, None),
         ];
         for (endpoint, use_ssl, expect) in cases {
-            let settings = S3Settings {
-                bucket: "b".into(),
-                prefix: String::new(),
-                endpoint: endpoint.map(str::to_owned),
-                region: None,
-                access_key: None,
-                secret_key: None,
-                use_ssl,
-                aws: Vec::new(),
-            };
+            let settings = settings(endpoint, use_ssl);
             assert_eq!(settings.endpoint_url().as_deref(), expect, "{endpoint:?} {use_ssl}");
         }
     }

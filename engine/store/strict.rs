@@ -30,8 +30,8 @@ pub(super) enum NotAList {
     CutOff,
 }
 
-/// The answer to a plain request is a place behind TLS. Nothing there is trusted, as no authorities are read
-/// where an address begins with `http`; see [`super::s3`].
+/// The answer to a plain request led to a place behind TLS that isn't trusted, as nothing is where no
+/// authorities were read; see [`super::s3`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the answer to a request over plain HTTP leads to HTTPS")]
 pub(super) struct TlsOnly;

@@ -133,7 +133,7 @@ async fn a_store_that_sends_on_to_https_is_said_to_speak_tls_only() {
     for error in [of_backup, of_restore] {
         assert_eq!(error.fault, Fault::TlsOnly, "{error:?}");
         let expect = "list of s3://mybucket/backups/ failed: the store speaks TLS only; set \
-                      MINIO_USE_SSL=true, and check MINIO_ENDPOINT";
+                      MINIO_USE_SSL=true, or https:// in MINIO_ENDPOINT";
         assert_eq!(error.to_string(), expect);
     }
     assert_eq!((server.received().len(), tls.script().calls()), (2, Vec::new()));

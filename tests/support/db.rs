@@ -80,11 +80,14 @@ pub(crate) fn create_with_own_collation_and_function(path: &Path) -> Connection 
 /// Makes a database of about `mebibytes` that no gzip makes smaller.
 pub(crate) fn create_incompressible(path: &Path, mebibytes: usize) {
     let connection = open_new(path, "wal");
-    connection.execute_batch("CREATE TABLE blobs (body BLOB)").expect("created");
+    connection.execute_batch("CREATE TABLE blobs (body BLOB); BEGIN").expect("created");
     for seed in 1..=mebibytes {
-        let blob = noise(seed as u64, 1024 * 1024);
-        connection.execute("INSERT INTO blobs VALUES (?1)", [blob]).expect("inserted");
+        // A page each.
+        for blob in noise(seed as u64, 1024 * 1024).chunks(4000) {
+            connection.execute("INSERT INTO blobs VALUES (?1)", [blob]).expect("inserted");
+        }
     }
+    connection.execute_batch("COMMIT").expect("committed");
 }
 
 /// Returns bytes without a pattern, the same for the same seed (xorshift64).
