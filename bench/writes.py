@@ -80,7 +80,7 @@ WINDOW_MIN = 6
 # Windows in a round: two of the same kind differ by more than the goal allows, so that the median of five
 # would be chance, too. The loop, which is not judged, gets one.
 TURNS = 3
-# Fifty backups of half a gigabyte: the server frees what was deleted when it ends.
+# Forty backups of half a gigabyte, packed: the server frees what was deleted when it ends.
 ROOM = 8_000_000_000
 
 

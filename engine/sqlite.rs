@@ -172,11 +172,10 @@ pub(crate) fn immutable(path: &Path) -> String {
 pub fn stop_with(connection: &mut Connection, stop: &Stop) -> rusqlite::Result<()> {
     let running = connection.get_interrupt_handle();
     stop.interrupts(move || running.interrupt());
-    let looking = stop.clone();
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || looking.is_set()))
+    act_between(connection, STEPS_BETWEEN_LOOKS, stop, || ())
 }
 
-/// Has `act` called every so many steps of a connection that [`stop_with`] was told of.
+/// Looks at the stop every so many steps of a connection, and calls `act` each time.
 pub(crate) fn act_between(
     connection: &mut Connection,
     steps: i32,

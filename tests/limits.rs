@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, getpriority_process};
 use rustix::thread::sched_getaffinity;
 
 use crate::support::db;
-use crate::support::process::{Machine, Process, STUBBORN, assert_in_order, eventually, get};
+use crate::support::process::{Machine, Process, STUBBORN, assert_in_order, eventually, get, run};
 
 /// The app has half a second, the final backup one, and neither is enough. A busy machine can add
 /// to the time that a stop takes, so the best of three counts: a defect would add to each.
@@ -59,8 +59,7 @@ fn what_is_packed_while_the_snapshot_is_made_is_sent() {
     db::create_incompressible(&machine.database(), 8);
     let is_any_sent = || {
         let mut backup = machine.simplebackup();
-        let made = backup.env("RUST_LOG", "simple_backup=debug").arg("backup").output();
-        let made = made.expect("run");
+        let made = run(backup.env("RUST_LOG", "simple_backup=debug").arg("backup"));
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
         let words = " members were packed while the snapshot was made";
@@ -71,7 +70,7 @@ fn what_is_packed_while_the_snapshot_is_made_is_sent() {
     assert!((0..20).any(|_| is_any_sent()), "nothing was packed ahead");
     let before = db::dump(&machine.database());
     machine.lose_database();
-    assert!(machine.simplebackup().arg("restore").status().expect("run").success());
+    assert!(machine.run(&["restore"]).status.success());
     assert!(db::dump(&machine.database()) == before, "it came back otherwise");
 }
 

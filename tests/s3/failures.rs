@@ -126,8 +126,7 @@ async fn a_store_that_sends_on_to_https_is_said_to_speak_tls_only() {
     let tls = S3Server::start_with_tls("127.0.0.1").await;
     let to: &str = format!("https://{}/{BUCKET}/?list-type=2", tls.address()).leak();
     let server = WebServer::start(&[Reply::Redirect(to); 2]);
-    let address = server.url("").trim_start_matches("http://").to_owned();
-    let store = BackupStore::s3(&settings(address, false)).expect("sound settings");
+    let store = BackupStore::s3(&settings(server.url(""), false)).expect("sound settings");
     let of_backup = store_error_of_backup(back_up(&Site::with_database(), &store).await);
     let of_restore = store_error_of_restore(restore(&Site::new(), &store).await);
     for error in [of_backup, of_restore] {
