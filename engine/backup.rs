@@ -211,16 +211,31 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
+        let (reports, passed) = Passed::channel();
+        let making = self.make(&run, (reports, &passed), deadline, progress);
         // Who loses a lease meanwhile stores elsewhere: with one the store is asked afterwards.
         let is_early = self.lease.is_none();
-        let early = async { Ok(if is_early { Some(self.look(deadline).await) } else { None }) };
-        let snapshot = self.take_snapshot(&run, deadline, progress);
-        // Without a snapshot nobody waits for what the store has.
-        let (snapshot, early) = tokio::try_join!(snapshot, early)?;
-        let early = early.transpose()?;
-        let (passing, passed) = Passed::channel();
-        let checking = self.check(&run, &snapshot, passing, deadline);
-        let storing = self.place_and_store((&run, &snapshot), early, &passed, (deadline, progress));
+        let early = async { if is_early { self.look(deadline).await.map(Some) } else { Ok(None) } };
+        let snapshot = async {
+            let snapshot = passed.snapshot().await;
+            Self::tell_of(&snapshot, started.elapsed());
+            Ok(snapshot)
+        };
+        let beginning = async { tokio::try_join!(snapshot, early) };
+        tokio::pin!(making, beginning);
+        let mut checked = None;
+        let (snapshot, early) = loop {
+            tokio::select! {
+                // Without a list nobody waits for the snapshot.
+                begun = &mut beginning => break begun?,
+                // Without a snapshot nobody waits for the list; a sound one may come before it.
+                made = &mut making, if checked.is_none() => checked = Some(made?),
+            }
+        };
+        let checking =
+            async { if let Some(verdict) = checked { Ok(verdict) } else { making.await } };
+        let made = (&run, &*snapshot);
+        let storing = Box::pin(self.place_and_store(made, early, &passed, (deadline, progress)));
         let (checked, stored) = tokio::join!(checking, storing);
         // First of all: a snapshot that is refused is why it could not be stored.
         let unverified_tables = checked?.unverified_tables;
@@ -275,7 +290,8 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let looking =
             async { if let Some(seen) = early { Ok(seen) } else { self.look(deadline).await } };
-        let (seen, described) = tokio::join!(looking, self.describe(run, snapshot, deadline));
+        let (seen, described) =
+            tokio::join!(looking, self.describe(run, (snapshot, passed), deadline));
         let (Seen { inventory, before }, mut manifest) = (seen?, described?);
         fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);

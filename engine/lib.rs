@@ -16,6 +16,7 @@ pub mod disk;
 pub mod doctor;
 pub mod encryption;
 pub mod fail_point;
+mod hash;
 pub mod header;
 pub mod instance;
 pub mod key;

@@ -5,23 +5,13 @@
 //! archive without one, or one of an older version, is as good a backup; less is known about it.
 //! Of an encrypted backup the header is encrypted too, and the metadata tells nothing of what it holds.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use crate::blocking::Stop;
-use crate::check::{self, CheckError, TableRows};
+use crate::check::TableRows;
 use crate::instance::Instance;
 use crate::key::{BackupKey, Form};
 use crate::snapshot::{JournalMode, Owner};
-use crate::sqlite::SqliteError;
 use crate::text;
-
-/// Bytes hashed at a time.
-const PIECE_BYTES: usize = 128 * 1024;
 
 /// A database that has shrunk below one part in so many is taken for emptied by mistake.
 const SHRUNK_BELOW_ONE_IN: u64 = 10;
@@ -98,48 +88,10 @@ impl Contents {
         Counted { tables: self.tables, rows: self.rows }
     }
 
-    /// Counts and hashes a database file that is ours alone.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`check::count_rows`], and of reading the file.
-    pub fn of(path: &Path, stop: &Stop) -> Result<Self, CheckError> {
-        let tables = check::count_rows(path, stop)?;
-        let mut hash = Hash::new();
-        let mut file = File::open(path).map_err(CheckError::Io)?;
-        let mut buffer = vec![0; PIECE_BYTES];
-        loop {
-            let read = match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(CheckError::Io(error)),
-            };
-            if stop.is_set() {
-                return Err(CheckError::Sqlite(SqliteError::Stopped));
-            }
-            hash.update(&buffer[..read]);
-        }
-        let Counted { tables, rows } = Counted::of(&tables);
-        Ok(Self { tables, rows, sha256: hash.finish() })
-    }
-}
-
-/// A SHA-256 in the making.
-pub(crate) struct Hash(Context);
-
-impl Hash {
-    pub(crate) fn new() -> Self {
-        Self(Context::new(&SHA256))
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Returns the hash in hexadecimal.
-    pub(crate) fn finish(self) -> String {
-        text::hex(self.0.finish().as_ref())
+    /// Puts together what was counted and what was hashed.
+    #[must_use]
+    pub fn of(Counted { tables, rows }: Counted, sha256: String) -> Self {
+        Self { tables, rows, sha256 }
     }
 }
 

@@ -8,7 +8,6 @@ use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -20,9 +19,7 @@ use thiserror::Error;
 use crate::blocking::Stop;
 use crate::disk::{Disk, NoRoom};
 use crate::fail_point;
-use crate::sqlite::{
-    DATABASE_BYTES_MIN, SqliteError, act_between, open_private, sidecar, stop_with,
-};
+use crate::sqlite::{DATABASE_BYTES_MIN, SqliteError, open_private, sidecar, stop_with};
 
 /// Pages that one step of a page copy moves; 4 MiB of the usual pages between looks at the stop.
 const PAGES_PER_STEP: i32 = 1024;
@@ -30,10 +27,6 @@ const PAGES_PER_STEP: i32 = 1024;
 /// The page caches of the source and of the copy, in KiB each. `VACUUM INTO` reads and writes each
 /// page once: with 8 MiB it takes as long, with 256 KiB five times as long (480 MB).
 const CACHE_KIB: i64 = 1024;
-
-/// How many steps of SQLite lie between two words on the copy's growth. To copy a row takes five: of rows that
-/// fill a page each, a word comes every ten.
-const STEPS_BETWEEN_WORDS: i32 = 50;
 
 /// Whether a database keeps a write-ahead log. The other rollback journal modes are settings of
 /// a connection and leave no trace in the file.
@@ -68,24 +61,6 @@ pub struct Owner {
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
-}
-
-/// Tells whoever wants to know that the copy has grown, until it is dropped.
-#[derive(Debug)]
-pub struct Growth(SyncSender<()>);
-
-impl Growth {
-    /// Returns where it is told, and where it is heard.
-    #[must_use]
-    pub fn channel() -> (Self, Receiver<()>) {
-        let (told, heard) = sync_channel(1);
-        (Self(told), heard)
-    }
-
-    fn tell(&self) {
-        // Who has not yet looked at the word before needs no other.
-        let _full_or_gone = self.0.try_send(());
-    }
 }
 
 /// Why there is no snapshot.
@@ -142,7 +117,7 @@ pub enum SnapshotError {
 
 /// Copies the live database at `database` into the new file `target` (mode 0600).
 ///
-/// The source is read in one transaction and is not changed; meanwhile `growth` is told of. A WAL
+/// The source is read in one transaction and is not changed. A WAL
 /// source gives a snapshot that is itself a WAL database, so that even a restore with stock tools
 /// brings the mode back.
 ///
@@ -152,7 +127,7 @@ pub enum SnapshotError {
 pub fn take(
     database: &Path,
     target: &Path,
-    (busy_timeout, growth): (Duration, Option<Growth>),
+    busy_timeout: Duration,
     stop: &Stop,
 ) -> Result<Snapshot, SnapshotError> {
     let owner = inspect(database)?;
@@ -161,11 +136,7 @@ pub fn take(
         path: database.to_owned(),
         source: SqliteError::from_rusqlite(error, busy_timeout),
     };
-    let mut source = open_source(database, busy_timeout, stop).map_err(fail)?;
-    if let Some(growth) = growth {
-        let tell = move || growth.tell();
-        act_between(&mut source, STEPS_BETWEEN_WORDS, stop, tell).map_err(fail)?;
-    }
+    let source = open_source(database, busy_timeout, stop).map_err(fail)?;
     let journal_mode = journal_mode(&source).map_err(fail)?;
     let needed = used_bytes(&source).map_err(fail)?;
     Disk::of(database)

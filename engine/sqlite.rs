@@ -172,22 +172,8 @@ pub(crate) fn immutable(path: &Path) -> String {
 pub fn stop_with(connection: &mut Connection, stop: &Stop) -> rusqlite::Result<()> {
     let running = connection.get_interrupt_handle();
     stop.interrupts(move || running.interrupt());
-    act_between(connection, STEPS_BETWEEN_LOOKS, stop, || ())
-}
-
-/// Looks at the stop every so many steps of a connection, and calls `act` each time.
-pub(crate) fn act_between(
-    connection: &mut Connection,
-    steps: i32,
-    stop: &Stop,
-    mut act: impl FnMut() + Send + 'static,
-) -> rusqlite::Result<()> {
     let looking = stop.clone();
-    let act_and_look = move || {
-        act();
-        looking.is_set()
-    };
-    connection.progress_handler(steps, Some(act_and_look))
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || looking.is_set()))
 }
 
 /// Returns whether another connection holds a lock on the database: it reads or writes right now,

@@ -51,7 +51,7 @@ fn time_of_a_hopeless_stop() -> Duration {
 /// What is packed ahead may be anything between nothing and five megabytes: on a busy machine the second
 /// thread may come too late, but not each time.
 #[test]
-fn what_is_packed_while_the_snapshot_is_made_is_sent() {
+fn what_is_packed_before_the_upload_begins_is_sent() {
     if std::thread::available_parallelism().expect("known").get() < 2 {
         return;
     }
@@ -62,7 +62,7 @@ fn what_is_packed_while_the_snapshot_is_made_is_sent() {
         let made = run(backup.env("RUST_LOG", "simple_backup=debug").arg("backup"));
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
-        let words = " members were packed while the snapshot was made";
+        let words = " members were packed before the upload began";
         let count = said.lines().find_map(|line| line.split_once(words)?.0.rsplit_once("] "));
         let (_, count) = count.unwrap_or_else(|| panic!("{said}"));
         !count.starts_with("0 of ")

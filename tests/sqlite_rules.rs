@@ -4,15 +4,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use rusqlite::Connection;
 use simplebackup_engine::backup::{BackupError, BackupReport};
-use simplebackup_engine::blocking::Stop;
 use simplebackup_engine::progress::Progress;
 use simplebackup_engine::restore::{Fallback, Outcome, RestoreEngine};
-use simplebackup_engine::snapshot::{self, Growth};
 use simplebackup_engine::text;
 use simplebackup_engine::work_dir::WorkFolder;
 
@@ -42,19 +38,6 @@ async fn restore_to(site: &Site, database: &Path) {
     let progress = Progress::default();
     let restored = engine.restore_if_missing(database, Fallback::Refuse, deadline(), &progress);
     restored.await.expect("restored");
-}
-
-/// What is packed while the copy is made has nothing else to wake it, and nothing else to end it.
-#[test]
-fn a_snapshot_tells_of_its_growth_until_it_is_made() {
-    let site = Site::new();
-    db::create(&site.database(), "wal", 20_000);
-    let target = site.database().with_file_name("snapshot.db");
-    let (growth, grown) = Growth::channel();
-    let hearing = thread::spawn(move || grown.iter().count());
-    let waits = (Duration::from_secs(1), Some(growth));
-    snapshot::take(&site.database(), &target, waits, &Stop::default()).expect("made");
-    assert!(hearing.join().expect("no panic") > 0);
 }
 
 /// Rule 5: `VACUUM INTO` always makes a rollback database.

@@ -1,15 +1,20 @@
-//! Packing ahead: members of a snapshot that SQLite still writes, on a processor that it leaves idle.
+//! Packing ahead: members of a snapshot that SQLite still writes, and later is checked, on a processor that
+//! both leave idle.
 //!
 //! `VACUUM INTO` writes the copy from the front to the end, and comes back to a page now and then: the
-//! first one, and those above the rows. So what is packed ahead is kept with the hash of what it was
+//! first one, and those above the rows. So what is packed meanwhile is kept with the hash of what it was
 //! packed from, and whoever packs the finished snapshot takes it only where that is still there.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::panic::resume_unwind;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel,
+};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ring::digest::{Digest, SHA256, digest};
@@ -20,6 +25,9 @@ use crate::blocking::give_way;
 /// The most that is packed ahead: what becomes the first part of an upload, so that the peak of memory stays
 /// what it is later.
 const AHEAD_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// How long it takes to notice that the snapshot has grown by a member, which takes SQLite half of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Members that were packed ahead, from the first one on.
 #[derive(Debug, Default)]
@@ -33,75 +41,131 @@ pub struct Ahead {
 
 /// A thread that packs ahead, or none. Dropped, it is waited for: it never outlives the run that it is for.
 #[derive(Debug, Default)]
-pub struct PackingAhead(Option<JoinHandle<Ahead>>);
+pub struct PackingAhead(Option<PackingThread>);
+
+#[derive(Debug)]
+struct PackingThread {
+    /// Dropped, it ends the thread.
+    work: SyncSender<Work>,
+    packing: JoinHandle<Ahead>,
+}
+
+/// What is to be done with a finished snapshot before more is packed of it.
+type Work = Box<dyn FnOnce() + Send>;
 
 impl PackingAhead {
-    /// Starts one, after all others of this process, which ends soon after `grown` does. None, if the system
-    /// gives no thread: whatever is not packed ahead is packed later.
+    /// Starts one for the snapshot at `path`, about so many bytes, after all others of this process. None, if
+    /// the system gives no thread: whatever is not packed ahead is packed later.
     #[must_use]
-    pub fn start(path: &Path, database_bytes: u64, grown: Receiver<()>) -> Self {
+    pub fn start(path: &Path, database_bytes: u64) -> Self {
         let path = path.to_owned();
+        let (work, given) = sync_channel(1);
         let packing = thread::Builder::new().spawn(move || {
             give_way();
-            Ahead::pack(&path, database_bytes, &grown)
+            Ahead::pack(&path, database_bytes, &given)
         });
-        Self(packing.ok())
+        Self(packing.ok().map(|packing| PackingThread { work, packing }))
     }
 
-    /// Waits for the end of the one or two members that it packs still, and returns all of them.
+    /// Does something with the finished snapshot, between two members: a thread more than there are
+    /// processors would hold up the check. Without a thread it is done at once, on this one. Returns where
+    /// the result is found.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Receiver<thread::Result<T>> {
+        let (done, result) = sync_channel(1);
+        let work: Work = Box::new(move || {
+            // Nobody waits for it any more: the deadline has passed.
+            let _gone = done.send(catch_unwind(AssertUnwindSafe(work)));
+        });
+        let given = match &self.0 {
+            Some(thread) => thread.work.send(work),
+            None => Err(SendError(work)),
+        };
+        if let Err(SendError(work)) = given {
+            work();
+        }
+        result
+    }
+
+    /// Waits for the end of the member that it packs still, and returns all of them.
     ///
     /// # Panics
     ///
     /// As it did.
     #[must_use]
     pub fn end(mut self) -> Ahead {
-        let ended = self.0.take().map(JoinHandle::join);
-        ended
+        self.join()
             .map_or_else(Ahead::default, |ended| ended.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+
+    fn join(&mut self) -> Option<thread::Result<Ahead>> {
+        let PackingThread { work, packing } = self.0.take()?;
+        drop(work);
+        Some(packing.join())
     }
 }
 
 impl Drop for PackingAhead {
     fn drop(&mut self) {
-        if let Some(packing) = self.0.take() {
-            // Nobody wants what it has; a panic was printed where it happened.
-            let _unwanted = packing.join();
-        }
+        // Nobody wants what it has; a panic was printed where it happened.
+        let _unwanted = self.join();
     }
 }
 
 /// A member that was packed ahead.
 #[derive(Debug)]
 pub(super) struct PackedAhead {
-    of: Digest,
+    /// What it was packed from, if that was not finished.
+    of: Option<Digest>,
     bytes: Bytes,
 }
 
 impl PackedAhead {
     /// Returns the packed bytes, if they are those of `member`.
     pub(super) fn if_of(self, member: &[u8]) -> Option<Bytes> {
-        (digest(&SHA256, member).as_ref() == self.of.as_ref()).then_some(self.bytes)
+        let is_same = |of: Digest| digest(&SHA256, member).as_ref() == of.as_ref();
+        self.of.is_none_or(is_same).then_some(self.bytes)
     }
 }
 
 impl Ahead {
-    /// Packs members of the file at `path`, as soon as it has `grown` by them, until nobody tells of growth
-    /// any more. About so many bytes are expected; of another shape, nothing that was packed is of use.
+    /// Packs members of the file at `path` as soon as they are there, until nobody can give it any more work.
+    /// About so many bytes are expected; of another shape, nothing that was packed is of use.
     ///
     /// What can't be read is not packed: whoever packs the finished file says why.
-    fn pack(path: &Path, database_bytes: u64, grown: &Receiver<()>) -> Self {
-        // Nobody has written to it before.
-        let Ok(()) = grown.recv() else { return Self::default() };
-        let Ok(file) = File::open(path) else { return Self::default() };
-        let members = packed_ahead(&file, database_bytes, grown);
-        Self { members, shape: Some(Shape::of(database_bytes)), _snapshot: Some(file) }
+    fn pack(path: &Path, database_bytes: u64, given: &Receiver<Work>) -> Self {
+        let mut packing = Packing::of(path, database_bytes);
+        loop {
+            let outlook = packing.outlook();
+            let work = match outlook {
+                Outlook::There => given.try_recv(),
+                Outlook::ToCome => given.recv_timeout(LOOK_AGAIN).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => TryRecvError::Empty,
+                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+                }),
+                Outlook::Over => given.recv().map_err(|_gone| TryRecvError::Disconnected),
+            };
+            match work {
+                Ok(work) => {
+                    work();
+                    packing.finish();
+                }
+                Err(TryRecvError::Empty) if outlook == Outlook::There => packing.pack_next(),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        let shape = Some(Shape::of(database_bytes));
+        Self { members: packing.members, shape, _snapshot: packing.file }
     }
 
     /// Makes one of what was packed already, and of which bytes.
     #[cfg(test)]
     pub(super) fn of<'a>(shape: Shape, packed: impl Iterator<Item = (&'a [u8], Bytes)>) -> Self {
         let members =
-            packed.map(|(member, bytes)| PackedAhead { of: digest(&SHA256, member), bytes });
+            packed.map(|(member, bytes)| PackedAhead { of: Some(digest(&SHA256, member)), bytes });
         Self { members: members.collect(), shape: Some(shape), _snapshot: None }
     }
 
@@ -114,39 +178,90 @@ impl Ahead {
     }
 }
 
-fn packed_ahead(file: &File, database_bytes: u64, grown: &Receiver<()>) -> VecDeque<PackedAhead> {
-    let shape = Shape::of(database_bytes);
-    let mut packer = MemberPacker::new(file, database_bytes);
-    let mut members = VecDeque::new();
-    let mut packed_bytes = 0;
-    while packed_bytes < AHEAD_BYTES_MAX {
-        let index = members.len() as u64;
-        let end = shape.end_of(index);
-        // The last one may end anywhere, and is soon packed.
-        let is_there = end <= database_bytes && file.metadata().is_ok_and(|now| now.len() >= end);
-        let is_over = if is_there {
-            grown.try_recv() == Err(TryRecvError::Disconnected)
-        } else {
-            grown.recv().is_err()
-        };
-        if is_over {
-            break;
-        }
-        if is_there {
-            let Ok(of) = packer.read(index).map(|member| digest(&SHA256, member)) else { break };
-            let Ok(bytes) = packer.pack(index) else { break };
-            packed_bytes += bytes.len();
-            members.push_back(PackedAhead { of, bytes });
+/// Whether there is another member to pack ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    There,
+    ToCome,
+    Over,
+}
+
+/// The packing of one file, from the first member on.
+struct Packing<'a> {
+    path: &'a Path,
+    file: Option<File>,
+    database_bytes: u64,
+    packer: MemberPacker,
+    members: VecDeque<PackedAhead>,
+    packed_bytes: usize,
+    /// Whether nothing that is packed now will change.
+    is_finished: bool,
+    is_over: bool,
+}
+
+impl<'a> Packing<'a> {
+    fn of(path: &'a Path, database_bytes: u64) -> Self {
+        Self {
+            path,
+            file: None,
+            database_bytes,
+            packer: MemberPacker::new(database_bytes),
+            members: VecDeque::new(),
+            packed_bytes: 0,
+            is_finished: false,
+            is_over: false,
         }
     }
-    members
+
+    /// Looks at the file.
+    fn outlook(&mut self) -> Outlook {
+        let end = Shape::of(self.database_bytes).end_of(self.members.len() as u64);
+        // The last one may end anywhere, and is soon packed.
+        if self.is_over || self.packed_bytes >= AHEAD_BYTES_MAX || end > self.database_bytes {
+            return Outlook::Over;
+        }
+        if self.file.is_none() {
+            self.file = File::open(self.path).ok();
+        }
+        let now = self.file.as_ref().and_then(|file| file.metadata().ok());
+        match now {
+            Some(now) if now.len() >= end => Outlook::There,
+            _ if self.is_finished => Outlook::Over,
+            _ => Outlook::ToCome,
+        }
+    }
+
+    /// Packs the next member; no other, if that fails.
+    fn pack_next(&mut self) {
+        let Some(packed) = self.packed() else {
+            self.is_over = true;
+            return;
+        };
+        self.packed_bytes += packed.bytes.len();
+        self.members.push_back(packed);
+    }
+
+    fn packed(&mut self) -> Option<PackedAhead> {
+        let index = self.members.len() as u64;
+        let member = self.packer.read(self.file.as_ref()?, index).ok()?;
+        let of = (!self.is_finished).then(|| digest(&SHA256, member));
+        Some(PackedAhead { of, bytes: self.packer.pack(index).ok()? })
+    }
+
+    /// Takes the file for what it will stay.
+    fn finish(&mut self) {
+        let now = self.file.as_ref().map(File::metadata);
+        // A copy that was begun anew is another file.
+        self.is_over |= now.is_some_and(|now| now.map_or(0, |now| now.nlink()) == 0);
+        self.is_finished = true;
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::os::unix::fs::FileExt;
-    use std::sync::mpsc::sync_channel;
+
+    use tempfile::NamedTempFile;
 
     use super::*;
 
@@ -157,53 +272,89 @@ mod tests {
         (0..members * MEMBER_BYTES).map(|at| (at / 1000) as u8).collect()
     }
 
-    /// Packs ahead while `act` writes to the file, and returns what was packed with the file.
-    fn ahead_of(
-        database_bytes: usize,
-        act: impl FnOnce(&File, &dyn Fn()),
-    ) -> (Ahead, tempfile::NamedTempFile) {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        // Without a buffer each word is heard before the next is said.
-        let (told, grown) = sync_channel(0);
-        let ahead = std::thread::scope(|scope| {
-            let packing = scope.spawn(|| {
-                let grown = grown;
-                Ahead::pack(file.path(), database_bytes as u64, &grown)
-            });
-            act(file.as_file(), &|| _ = told.send(()));
-            drop(told);
-            packing.join().expect("no panic")
-        });
-        (ahead, file)
+    fn file_of(bytes: &[u8]) -> NamedTempFile {
+        let file = NamedTempFile::new().expect("a file");
+        file.as_file().write_all_at(bytes, 0).expect("written");
+        file
+    }
+
+    /// Packs all that is there.
+    fn packed(mut packing: Packing<'_>) -> Ahead {
+        while packing.outlook() == Outlook::There {
+            packing.pack_next();
+        }
+        let shape = Some(Shape::of(packing.database_bytes));
+        Ahead { members: packing.members, shape, _snapshot: packing.file }
+    }
+
+    /// Returns which members of the file are taken.
+    fn taken(mut ahead: Ahead, file: &File, members: usize) -> Vec<bool> {
+        let mut member = vec![0; MEMBER_BYTES];
+        let mut is_taken = |index| {
+            file.read_exact_at(&mut member, (index * MEMBER_BYTES) as u64).expect("there");
+            let packed = ahead.next_of(Shape::of((members * MEMBER_BYTES) as u64));
+            packed.and_then(|packed| packed.if_of(&member)).is_some()
+        };
+        (0..members).map(&mut is_taken).collect()
     }
 
     #[test]
     fn what_has_changed_since_is_not_taken() {
-        let whole = content(4);
-        let (mut ahead, file) = ahead_of(whole.len(), |mut file, tell| {
-            tell();
-            file.write_all(&whole[..3 * MEMBER_BYTES]).expect("written");
-            // The first wakes it; the others are heard after one member each.
-            (0..4).for_each(|_| tell());
-            file.write_all_at(b"!", MEMBER_BYTES as u64).expect("written");
-        });
-        let now = std::fs::read(file.path()).expect("readable");
-        let shape = Shape::of(whole.len() as u64);
-        let taken: Vec<bool> = now
-            .chunks(MEMBER_BYTES)
-            .map(|member| ahead.next_of(shape).and_then(|ahead| ahead.if_of(member)).is_some())
-            .collect();
-        assert_eq!(taken, [true, false, true], "the second was changed after it was packed");
+        let file = file_of(&content(3));
+        let ahead = packed(Packing::of(file.path(), 4 * MEMBER_BYTES as u64));
+        file.as_file().write_all_at(b"!", MEMBER_BYTES as u64).expect("written");
+        file.as_file().set_len(4 * MEMBER_BYTES as u64).expect("grown");
+        let taken = taken(ahead, file.as_file(), 4);
+        assert_eq!(taken, [true, false, true, false], "the second has changed, the last is new");
+    }
+
+    #[test]
+    fn what_is_finished_needs_no_hash() {
+        let file = file_of(&content(2));
+        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
+        assert_eq!(packing.outlook(), Outlook::There);
+        packing.pack_next();
+        packing.finish();
+        let ahead = packed(packing);
+        let hashed: Vec<bool> = ahead.members.iter().map(|member| member.of.is_some()).collect();
+        assert_eq!(hashed, [true, false]);
+        assert_eq!(taken(ahead, file.as_file(), 2), [true, true]);
+    }
+
+    /// As where `VACUUM INTO` turns out to be impossible, and pages are copied instead.
+    #[test]
+    fn nothing_more_is_taken_from_a_file_that_was_replaced() {
+        let file = file_of(&content(2));
+        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
+        assert_eq!(packing.outlook(), Outlook::There);
+        packing.pack_next();
+        std::fs::remove_file(file.path()).expect("removed");
+        std::fs::write(file.path(), vec![0; 2 * MEMBER_BYTES]).expect("written");
+        packing.finish();
+        let ahead = packed(packing);
+        assert_eq!(ahead.members.len(), 1, "the second is none of the new file");
+        let now = File::open(file.path()).expect("there");
+        assert_eq!(taken(ahead, &now, 2), [false, false]);
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_waited_for() {
+        let file = file_of(&content(1));
+        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
+        packing.outlook();
+        packing.pack_next();
+        assert_eq!(packing.outlook(), Outlook::ToCome);
+        file.as_file().set_len(2 * MEMBER_BYTES as u64).expect("grown");
+        assert_eq!(packing.outlook(), Outlook::There);
+        file.as_file().set_len(MEMBER_BYTES as u64).expect("cut");
+        packing.finish();
+        assert_eq!(packing.outlook(), Outlook::Over, "it has become smaller than expected");
     }
 
     #[test]
     fn nothing_of_another_shape_is_taken() {
-        let whole = content(2);
-        let (mut ahead, _file) = ahead_of(whole.len(), |mut file, tell| {
-            tell();
-            file.write_all(&whole).expect("written");
-            (0..3).for_each(|_| tell());
-        });
+        let file = file_of(&content(2));
+        let mut ahead = packed(Packing::of(file.path(), 2 * MEMBER_BYTES as u64));
         assert_eq!(ahead.members.len(), 2);
         assert!(ahead.next_of(Shape::of(1)).is_some());
         assert!(ahead.next_of(Shape::of(1 << 30)).is_none());
@@ -219,11 +370,8 @@ mod tests {
             (lot >> 33) as u8
         });
         let noise: Vec<u8> = noise.take(2 * AHEAD_BYTES_MAX).collect();
-        let (ahead, _file) = ahead_of(noise.len(), |mut file, tell| {
-            tell();
-            file.write_all(&noise).expect("written");
-            (0..100).for_each(|_| tell());
-        });
+        let file = file_of(&noise);
+        let ahead = packed(Packing::of(file.path(), noise.len() as u64));
         let packed_bytes: usize = ahead.members.iter().map(|member| member.bytes.len()).sum();
         assert!(packed_bytes >= AHEAD_BYTES_MAX);
         assert!(packed_bytes < AHEAD_BYTES_MAX + 2 * MEMBER_BYTES, "{packed_bytes}");
@@ -231,7 +379,21 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_never_begins_is_not_waited_for() {
-        let (ahead, _file) = ahead_of(1, |_file, _tell| {});
+        let ahead = PackingAhead::start(Path::new("/nowhere"), 1).end();
         assert!(ahead.members.is_empty());
+    }
+
+    #[test]
+    fn what_is_to_be_done_is_done_between_two_members_or_at_once() {
+        let here = thread::current().id();
+        let packing = PackingAhead::start(Path::new("/nowhere"), 1 << 20);
+        let panicked = packing.begin(|| panic!("planned")).recv().expect("told");
+        assert!(panicked.is_err());
+        let there = packing.begin(|| thread::current().id()).recv().expect("told");
+        assert_ne!(there.expect("no panic"), here);
+        assert!(packing.end().members.is_empty());
+
+        let at_once = PackingAhead::default().begin(|| thread::current().id());
+        assert_eq!(at_once.try_recv().expect("done").expect("no panic"), here);
     }
 }

@@ -49,8 +49,7 @@ impl Shape {
 }
 
 /// Reads and packs members of one snapshot, one after the other.
-pub(super) struct MemberPacker<'a> {
-    file: &'a File,
+pub(super) struct MemberPacker {
     database_bytes: u64,
     shape: Shape,
     fast: Compressor,
@@ -58,13 +57,13 @@ pub(super) struct MemberPacker<'a> {
     member: Vec<u8>,
 }
 
-impl<'a> MemberPacker<'a> {
-    /// Prepares to pack members of `file`, which has so many bytes, or will have.
-    pub(super) fn new(file: &'a File, database_bytes: u64) -> Self {
+impl MemberPacker {
+    /// Prepares to pack members of a snapshot that has so many bytes, or will have.
+    pub(super) fn new(database_bytes: u64) -> Self {
         // 1 to 12 are levels; the default is 6.
         let at = |level| Compressor::new(CompressionLvl::new(level).unwrap_or_default());
         let shape = Shape::of(database_bytes);
-        Self { file, database_bytes, shape, fast: at(FAST), small: at(SMALL), member: Vec::new() }
+        Self { database_bytes, shape, fast: at(FAST), small: at(SMALL), member: Vec::new() }
     }
 
     /// Reads the member at `index`, counted from zero.
@@ -72,11 +71,11 @@ impl<'a> MemberPacker<'a> {
     /// # Errors
     ///
     /// Also if the file is shorter than it should be.
-    pub(super) fn read(&mut self, index: u64) -> io::Result<&[u8]> {
+    pub(super) fn read(&mut self, file: &File, index: u64) -> io::Result<&[u8]> {
         let end = self.shape.end_of(index);
         let start = end - self.shape.member_bytes as u64;
         self.member.resize((self.database_bytes.min(end) - start) as usize, 0);
-        self.file.read_exact_at(&mut self.member, start)?;
+        file.read_exact_at(&mut self.member, start)?;
         Ok(&self.member)
     }
 

@@ -4,11 +4,13 @@
 //! That of ours is empty and carries the manifest in its header; each of the others holds the next
 //! bytes of the snapshot. Memory is a few members, whatever the size.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Scope};
 
 use bytes::Bytes;
@@ -20,7 +22,6 @@ use super::{Outlet, PackError};
 use crate::blocking::{Stop, give_way};
 use crate::key::BackupKey;
 use crate::manifest::Manifest;
-use crate::processors;
 use crate::progress::Progress;
 
 /// Threads that pack; on one processor a single one. More would pay where the processor is what a
@@ -30,9 +31,14 @@ const PACKERS_MAX: usize = 2;
 /// Members that one packer has: one in work, one waiting.
 const MEMBERS_PER_PACKER: usize = 2;
 
+/// Members that are given to packers and not yet sent.
+const IN_WORK_MAX: usize = PACKERS_MAX * MEMBERS_PER_PACKER;
+
 /// Packs the snapshot file into `outlet`, but for what is still right of `ahead`, and returns how many
 /// bytes it has sent on. The last word, [`Piece::End`](super::Piece::End), is left to the caller: only
 /// after it a backup may become visible.
+///
+/// `free` says how many processors there are to pack on, and is asked again for each member.
 ///
 /// # Errors
 ///
@@ -43,8 +49,8 @@ pub fn pack(
     key: BackupKey,
     manifest: &Manifest,
     mut outlet: Outlet<'_>,
-    stop: &Stop,
-    progress: &Progress,
+    free: &dyn Fn() -> usize,
+    (stop, progress): (&Stop, &Progress),
 ) -> Result<u64, PackError> {
     if outlet.form() != key.form() {
         return Err(PackError::OtherForm(key));
@@ -54,23 +60,21 @@ pub fn pack(
     let database_bytes = manifest.database_bytes;
     let shape = Shape::of(database_bytes);
     let count = shape.members(database_bytes);
-    let still_right = AtomicU64::new(0);
+    let (give, given) = sync_channel(IN_WORK_MAX);
+    let job = Job { file: &file, database_bytes, given: given.into(), still_right: 0.into() };
     thread::scope(|scope| {
-        let start = |_| Packer::start(scope, &file, database_bytes, &still_right);
-        let packers: Vec<_> = (0..packers(count)).map(start).collect();
-        let in_work_max = (packers.len() * MEMBERS_PER_PACKER) as u64;
+        let mut packers = Packers { job: &job, give, started: 0, in_work: VecDeque::new() };
         let (mut given, mut packed) = (0, 0);
-        // In turn: what was given first is ready first, so that the order needs no sorting.
-        let turn = |index: u64| &packers[(index % packers.len() as u64) as usize];
         while packed < count {
             if stop.is_set() {
                 return Err(PackError::Abandoned);
             }
-            if given < count && given - packed < in_work_max {
-                turn(given).give(Given { index: given, ahead: ahead.next_of(shape) })?;
+            packers.start(scope, free().clamp(1, packers_max(count)));
+            if given < count && packers.have_room() {
+                packers.give(given, ahead.next_of(shape))?;
                 given += 1;
             } else {
-                let bytes = turn(packed).take();
+                let bytes = packers.take();
                 if bytes.is_err() {
                     require_whole(&file, database_bytes)?;
                 }
@@ -82,8 +86,8 @@ pub fn pack(
         require_whole(&file, database_bytes)?;
         tracing::debug!(
             target: crate::LOG,
-            "{} of {count} members were packed while the snapshot was made",
-            still_right.load(Relaxed)
+            "{} of {count} members were packed before the upload began",
+            job.still_right.load(Relaxed)
         );
         outlet.finish()
     })
@@ -99,10 +103,9 @@ fn require_whole(snapshot: &File, database_bytes: u64) -> Result<(), PackError> 
     Err(PackError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
 }
 
-/// No more than there are processors, nor than there are members.
-fn packers(members: u64) -> usize {
-    let useful = usize::try_from(members).unwrap_or(PACKERS_MAX).max(1);
-    processors::count().min(PACKERS_MAX).min(useful)
+/// Returns how many threads may be of use for so many members.
+fn packers_max(members: u64) -> usize {
+    usize::try_from(members).map_or(PACKERS_MAX, |members| members.min(PACKERS_MAX))
 }
 
 /// Returns the first member, which holds nothing but what is said about the rest.
@@ -115,55 +118,86 @@ fn head(key: BackupKey, manifest: &Manifest) -> io::Result<Bytes> {
     gzip.finish().map(Bytes::from)
 }
 
-/// Which member is to be packed, and what was packed of it ahead.
+/// Which member is to be packed, what was packed of it ahead, and who waits for it.
 struct Given {
     index: u64,
     ahead: Option<PackedAhead>,
+    done: SyncSender<io::Result<Bytes>>,
 }
 
-/// A thread that packs members, one after the other; it ends when it is dropped.
-struct Packer {
-    given: SyncSender<Given>,
-    ready: Receiver<io::Result<Bytes>>,
+/// What all packers share.
+struct Job<'a> {
+    file: &'a File,
+    database_bytes: u64,
+    given: Mutex<Receiver<Given>>,
+    /// How many members were sent as they were packed ahead.
+    still_right: AtomicU64,
 }
 
-impl Packer {
-    fn start<'scope>(
-        scope: &'scope Scope<'scope, '_>,
-        file: &'scope File,
-        database_bytes: u64,
-        still_right: &'scope AtomicU64,
-    ) -> Self {
-        let (given, members) = sync_channel::<Given>(MEMBERS_PER_PACKER);
-        let (done, ready) = sync_channel(MEMBERS_PER_PACKER);
-        scope.spawn(move || {
-            // The check beside it, of one thread, is what a backup waits for.
-            give_way();
-            let mut packer = MemberPacker::new(file, database_bytes);
-            for Given { index, ahead } in members {
-                let same = |member: &[u8]| ahead.and_then(|ahead| ahead.if_of(member));
-                let bytes = match packer.read(index).map(same) {
-                    Ok(Some(bytes)) => {
-                        still_right.fetch_add(1, Relaxed);
-                        Ok(bytes)
-                    }
-                    Ok(None) => packer.pack(index),
-                    Err(error) => Err(error),
-                };
-                if done.send(bytes).is_err() {
-                    break;
+impl Job<'_> {
+    /// Packs one member after the other, until nobody gives any more.
+    fn work(&self) {
+        // The check beside it, of one thread, is what a backup waits for.
+        give_way();
+        let mut packer = MemberPacker::new(self.database_bytes);
+        while let Ok(Given { index, ahead, done }) = self.next() {
+            let same = |member: &[u8]| ahead.and_then(|ahead| ahead.if_of(member));
+            let bytes = match packer.read(self.file, index).map(same) {
+                Ok(Some(bytes)) => {
+                    self.still_right.fetch_add(1, Relaxed);
+                    Ok(bytes)
                 }
+                Ok(None) => packer.pack(index),
+                Err(error) => Err(error),
+            };
+            if done.send(bytes).is_err() {
+                break;
             }
-        });
-        Self { given, ready }
+        }
     }
 
-    fn give(&self, member: Given) -> Result<(), PackError> {
-        self.given.send(member).map_err(|_gone| gone())
+    fn next(&self) -> Result<Given, RecvError> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).recv()
+    }
+}
+
+/// The threads that pack, and what they have to do; they end when it is dropped.
+struct Packers<'a> {
+    job: &'a Job<'a>,
+    give: SyncSender<Given>,
+    started: usize,
+    /// Those that are in work, in the order of the archive.
+    in_work: VecDeque<Receiver<io::Result<Bytes>>>,
+}
+
+impl<'a> Packers<'a> {
+    /// Starts more of them, if there are fewer.
+    fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, count: usize)
+    where
+        'a: 'scope,
+    {
+        let job = self.job;
+        while self.started < count {
+            scope.spawn(|| job.work());
+            self.started += 1;
+        }
     }
 
-    fn take(&self) -> Result<Bytes, PackError> {
-        self.ready.recv().map_err(|_gone| gone())?.map_err(PackError::Read)
+    fn have_room(&self) -> bool {
+        self.in_work.len() < self.started * MEMBERS_PER_PACKER
+    }
+
+    fn give(&mut self, index: u64, ahead: Option<PackedAhead>) -> Result<(), PackError> {
+        let (done, ready) = sync_channel(1);
+        self.give.send(Given { index, ahead, done }).map_err(|_gone| gone())?;
+        self.in_work.push_back(ready);
+        Ok(())
+    }
+
+    /// Waits for the first of those in work.
+    fn take(&mut self) -> Result<Bytes, PackError> {
+        let first = self.in_work.pop_front().ok_or_else(gone)?;
+        first.recv().map_err(|_gone| gone())?.map_err(PackError::Read)
     }
 }
 
@@ -232,7 +266,8 @@ mod tests {
         });
         let (manifest, progress) = (manifest(claimed), Progress::default());
         let outlet = Outlet::plain(&sender);
-        let result = pack((file.path(), ahead), key, &manifest, outlet, stop, &progress);
+        let from = (file.path(), ahead);
+        let result = pack(from, key, &manifest, outlet, &|| 2, (stop, &progress));
         drop(sender);
         let archive = taking.join().expect("no panic");
         result.map(|sent_bytes| (archive, sent_bytes))
@@ -299,8 +334,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_packers_than_members() {
-        assert_eq!(packers(0), 1);
-        assert_eq!(packers(1), 1);
-        assert!((1..=PACKERS_MAX).contains(&packers(1 << 40)));
+        assert_eq!(packers_max(1), 1);
+        assert_eq!(packers_max(1 << 40), PACKERS_MAX);
     }
 }

@@ -15,8 +15,9 @@ use super::{Piece, UnpackError, manifest_in};
 use crate::blocking::Stop;
 use crate::disk::Disk;
 use crate::encryption::Identities;
+use crate::hash::Hash;
 use crate::key::BackupKey;
-use crate::manifest::{Hash, Manifest};
+use crate::manifest::Manifest;
 
 /// Bytes read, unpacked and written at a time.
 const PIECE_BYTES: usize = 128 * 1024;

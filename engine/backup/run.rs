@@ -1,6 +1,7 @@
 //! The beginning of a run: its lock, its folder, and what it keeps until it ends.
 
 use std::mem;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use super::memory::Made;
@@ -30,6 +31,20 @@ impl Run {
     /// Keeps what is packed ahead for the first try of the upload; another packs everything anew.
     pub(super) fn keep_ahead(&self, ahead: PackingAhead) {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+    }
+
+    /// Does something with the finished snapshot on the thread that packs ahead, if there is one.
+    ///
+    /// # Panics
+    ///
+    /// As `work` did.
+    pub(super) fn beside_check<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).begin(work);
+        let done = begun.recv().expect("it ends after its work alone");
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Takes it.

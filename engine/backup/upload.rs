@@ -17,7 +17,7 @@ use crate::manifest::Manifest;
 use crate::progress::{Progress, Stage};
 use crate::snapshot::Snapshot;
 use crate::store::{NewBackup, Uploaded};
-use crate::{LOG, text};
+use crate::{LOG, processors, text};
 
 /// Whole uploads that are tried, from the same snapshot; after the first, all of it is packed anew. Single
 /// requests are retried by the client before that.
@@ -91,13 +91,16 @@ impl BackupEngine {
         let (path, manifest) = (snapshot.path.clone(), manifest.clone());
         let (progress, last_word, keeping) = (progress.clone(), sender.clone(), sender.clone());
         let recipients = self.recipients.clone();
-        let ahead = run.take_ahead();
+        let (ahead, checked) = (run.take_ahead(), passed.clone());
         let packing = self.in_run(run, (Stage::Upload, deadline), move |stop| {
             let outlet = match &recipients {
                 Some(recipients) => Outlet::encrypted(&sender, recipients)?,
                 None => Outlet::plain(&sender),
             };
-            archive::pack((&path, ahead.end()), key, &manifest, outlet, stop, &progress)
+            // The check beside it, of one thread, is what a backup waits for: it has a processor of its own.
+            let free = || processors::count() - usize::from(!checked.has_passed());
+            let from = (path.as_path(), ahead.end());
+            archive::pack(from, key, &manifest, outlet, &free, (stop, &progress))
         });
         let packing = async move {
             // Before anything is packed there is room: only a failed upload has closed the channel.

@@ -63,8 +63,8 @@ fn packed(path: &Path, manifest: &Manifest) -> Vec<Bytes> {
     });
     let key = BackupKey::parse("db-backup-1732446000.db.gz").expect("a valid name");
     let (stop, progress) = (Stop::default(), Progress::default());
-    pack((path, Ahead::default()), key, manifest, Outlet::plain(&sender), &stop, &progress)
-        .expect("packed");
+    let from = (path, Ahead::default());
+    pack(from, key, manifest, Outlet::plain(&sender), &|| 2, (&stop, &progress)).expect("packed");
     drop(sender);
     taking.join().expect("no panic")
 }

@@ -226,13 +226,13 @@ async fn i5_a_store_that_never_answers_is_left_at_the_deadline() {
         server.script().heal();
         server.script().plan(kind, .., Trouble::Hang);
         let deadline = Deadline::after(timeout);
-        let asking = async {
+        let asking = Box::pin(async {
             if kind == Request::Get {
                 store_error_of_restore(restore_until(&Site::new(), &store, deadline).await)
             } else {
                 store_error_of_backup(back_up_until(&site, &store, deadline).await)
             }
-        };
+        });
 
         let ended = Deadline::after(timeout * 4).limit(asking).await;
 
