@@ -21,7 +21,7 @@ use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use thiserror::Error;
 
-pub use self::ahead::{Ahead, PackingAhead};
+pub use self::ahead::{Ahead, PackingAhead, Work};
 pub use self::decrypt::ENCRYPTED_START_BYTES;
 pub use self::outlet::Outlet;
 pub use self::pack::pack;

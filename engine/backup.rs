@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 pub use self::error::BackupError;
-use self::inspect::Passed;
+use self::inspect::Inspection;
 use self::memory::{Memory, Seen};
 pub use self::prune::Pruned;
 use self::run::Run;
 use self::upload::Archive;
-use crate::blocking::Priority;
+use crate::blocking::{CLEAN_UP, Priority, Stop};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::encryption::{Identities, Recipients};
@@ -211,35 +211,52 @@ impl BackupEngine {
     ) -> Result<BackupReport, BackupError> {
         let started = Instant::now();
         let run = Arc::new(self.begin(deadline).await?);
-        let (reports, passed) = Passed::channel();
-        let making = self.make(&run, (reports, &passed), deadline, progress);
+        let made = Box::pin(self.back_up_in(&run, deadline, progress)).await;
+        if made.is_err() {
+            run.end_ahead().await;
+        }
+        Ok(BackupReport { took: started.elapsed(), ..made? })
+    }
+
+    async fn back_up_in(
+        &self,
+        run: &Arc<Run>,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<BackupReport, BackupError> {
+        let (reports, inspection) = Inspection::channel();
+        let unwanted = Stop::default();
+        let making = self.make(run, (reports, &inspection), &unwanted, deadline, progress);
         // Who loses a lease meanwhile stores elsewhere: with one the store is asked afterwards.
         let is_early = self.lease.is_none();
-        let early = async { if is_early { self.look(deadline).await.map(Some) } else { Ok(None) } };
-        let snapshot = async {
-            let snapshot = passed.snapshot().await;
-            Self::tell_of(&snapshot, started.elapsed());
-            Ok(snapshot)
-        };
-        let beginning = async { tokio::try_join!(snapshot, early) };
+        let early = async { if is_early { Some(self.look(deadline).await) } else { None } };
+        let beginning = async { tokio::join!(inspection.snapshot(), early) };
         tokio::pin!(making, beginning);
         let mut checked = None;
         let (snapshot, early) = loop {
             tokio::select! {
-                // Without a list nobody waits for the snapshot.
-                begun = &mut beginning => break begun?,
+                begun = &mut beginning => break begun,
                 // Without a snapshot nobody waits for the list; a sound one may come before it.
                 made = &mut making, if checked.is_none() => checked = Some(made?),
             }
         };
         let checking =
             async { if let Some(verdict) = checked { Ok(verdict) } else { making.await } };
-        let made = (&run, &*snapshot);
-        let storing = Box::pin(self.place_and_store(made, early, &passed, (deadline, progress)));
+        let early = match early.transpose() {
+            Ok(early) => early,
+            Err(error) => {
+                // Nor does anybody wait for the check of what can't be stored, but for its end.
+                unwanted.set();
+                let _ended_or_not = tokio::time::timeout(CLEAN_UP, checking).await;
+                return Err(error);
+            }
+        };
+        let made = (run, &*snapshot);
+        let storing = self.place_and_store(made, early, &inspection, (deadline, progress));
         let (checked, stored) = tokio::join!(checking, storing);
         // First of all: a snapshot that is refused is why it could not be stored.
         let unverified_tables = checked?.unverified_tables;
-        Ok(BackupReport { unverified_tables, took: started.elapsed(), ..stored? })
+        Ok(BackupReport { unverified_tables, ..stored? })
     }
 
     /// Stores the snapshot in the line, or beside it.
@@ -247,12 +264,12 @@ impl BackupEngine {
         &self,
         made: (&Arc<Run>, &Snapshot),
         early: Option<Seen>,
-        passed: &Passed,
+        inspection: &Inspection,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
         progress.enter(Stage::List, 0);
         let Some(fork) = self.fork(deadline).await? else {
-            return self.store_snapshot(made, early, passed, (deadline, progress)).await;
+            return self.store_snapshot(made, early, inspection, (deadline, progress)).await;
         };
         let beside = Self { store: self.place_of(Some(&fork)), ..self.clone() };
         tracing::error!(
@@ -263,7 +280,7 @@ impl BackupEngine {
             text::moment(fork.since),
             beside.store.location()
         );
-        let report = beside.store_snapshot(made, None, passed, (deadline, progress)).await?;
+        let report = beside.store_snapshot(made, None, inspection, (deadline, progress)).await?;
         Ok(BackupReport { fork: Some(fork), ..report })
     }
 
@@ -285,13 +302,13 @@ impl BackupEngine {
         &self,
         (run, snapshot): (&Arc<Run>, &Snapshot),
         early: Option<Seen>,
-        passed: &Passed,
+        inspection: &Inspection,
         (deadline, progress): (Deadline, &Progress),
     ) -> Result<BackupReport, BackupError> {
         let looking =
             async { if let Some(seen) = early { Ok(seen) } else { self.look(deadline).await } };
         let (seen, described) =
-            tokio::join!(looking, self.describe(run, (snapshot, passed), deadline));
+            tokio::join!(looking, self.describe(run, (snapshot, inspection), deadline));
         let (Seen { inventory, before }, mut manifest) = (seen?, described?);
         fail_point::reach("backup.listed");
         let newest = inventory.backups.last().map(|backup| backup.key);
@@ -301,7 +318,7 @@ impl BackupEngine {
         let contents = manifest.contents.clone().unwrap_or_default();
         // First of all: a mark that comes too late is one that a kill can prevent.
         let suspension = self
-            .suspend_after_loss(&before, &manifest, inventory.suspension, passed, deadline)
+            .suspend_after_loss(&before, &manifest, inventory.suspension, inspection, deadline)
             .await?;
         let same = match self.unchanged {
             Unchanged::Skip => before.same_as(&manifest, newest),
@@ -309,7 +326,7 @@ impl BackupEngine {
         };
         let is_unchanged = same.is_some();
         let made = if let Some(same) = same {
-            passed.wait().await?;
+            inspection.passed().await?;
             tracing::info!(
                 target: LOG,
                 key = %same.key,
@@ -319,7 +336,7 @@ impl BackupEngine {
         } else {
             let key = self.next_key(newest)?;
             let archive = Archive { snapshot, manifest: &manifest, key };
-            let archive_bytes = self.upload(run, &archive, passed, deadline, progress).await?;
+            let archive_bytes = self.upload(run, &archive, inspection, deadline, progress).await?;
             fail_point::reach("backup.uploaded");
             StoredBackup { key, archive_bytes, stored_at: self.clock.now() }
         };

@@ -99,6 +99,10 @@ pub fn count_and_check(
 ) -> Result<Verdict, CheckError> {
     let connection = open(path, stop)?;
     let counted = count_on(&connection, stop).map(|tables| tell(&tables));
+    // The count used the interruption up.
+    if stop.is_set() {
+        return Err(CheckError::Sqlite(SqliteError::Stopped));
+    }
     let verdict = verdict_on(&connection)?;
     counted.map(|()| verdict)
 }

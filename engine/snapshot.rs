@@ -117,9 +117,8 @@ pub enum SnapshotError {
 
 /// Copies the live database at `database` into the new file `target` (mode 0600).
 ///
-/// The source is read in one transaction and is not changed. A WAL
-/// source gives a snapshot that is itself a WAL database, so that even a restore with stock tools
-/// brings the mode back.
+/// The source is read in one transaction and is not changed. A WAL source gives a snapshot that is itself a WAL
+/// database, so that even a restore with stock tools brings the mode back.
 ///
 /// # Errors
 ///

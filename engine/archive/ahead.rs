@@ -6,7 +6,8 @@
 //! packed from, and whoever packs the finished snapshot takes it only where that is still there.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -51,7 +52,7 @@ struct PackingThread {
 }
 
 /// What is to be done with a finished snapshot before more is packed of it.
-type Work = Box<dyn FnOnce() + Send>;
+pub type Work = Box<dyn FnOnce() + Send>;
 
 impl PackingAhead {
     /// Starts one for the snapshot at `path`, about so many bytes, after all others of this process. None, if
@@ -68,25 +69,22 @@ impl PackingAhead {
     }
 
     /// Does something with the finished snapshot, between two members: a thread more than there are
-    /// processors would hold up the check. Without a thread it is done at once, on this one. Returns where
-    /// the result is found.
+    /// processors would hold up the check. Returns where the result is found, and the work if there is no
+    /// thread to do it.
     pub fn begin<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Receiver<thread::Result<T>> {
+    ) -> (Receiver<thread::Result<T>>, Option<Work>) {
         let (done, result) = sync_channel(1);
         let work: Work = Box::new(move || {
             // Nobody waits for it any more: the deadline has passed.
             let _gone = done.send(catch_unwind(AssertUnwindSafe(work)));
         });
-        let given = match &self.0 {
-            Some(thread) => thread.work.send(work),
-            None => Err(SendError(work)),
+        let left = match &self.0 {
+            Some(thread) => thread.work.send(work).err().map(|SendError(work)| work),
+            None => Some(work),
         };
-        if let Err(SendError(work)) = given {
-            work();
-        }
-        result
+        (result, left)
     }
 
     /// Waits for the end of the member that it packs still, and returns all of them.
@@ -123,7 +121,7 @@ pub(super) struct PackedAhead {
 }
 
 impl PackedAhead {
-    /// Returns the packed bytes, if they are those of `member`.
+    /// Returns the packed bytes, if they are those of `member`, as they are if it was finished.
     pub(super) fn if_of(self, member: &[u8]) -> Option<Bytes> {
         let is_same = |of: Digest| digest(&SHA256, member).as_ref() == of.as_ref();
         self.of.is_none_or(is_same).then_some(self.bytes)
@@ -250,9 +248,10 @@ impl<'a> Packing<'a> {
 
     /// Takes the file for what it will stay.
     fn finish(&mut self) {
-        let now = self.file.as_ref().map(File::metadata);
+        let which = |file: io::Result<Metadata>| file.ok().map(|file| (file.dev(), file.ino()));
         // A copy that was begun anew is another file.
-        self.is_over |= now.is_some_and(|now| now.map_or(0, |now| now.nlink()) == 0);
+        let is_other = |file: &File| which(file.metadata()) != which(fs::metadata(self.path));
+        self.is_over |= self.file.as_ref().is_some_and(is_other);
         self.is_finished = true;
     }
 }
@@ -384,16 +383,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_done_is_done_between_two_members_or_at_once() {
+    fn work_is_done_between_two_members_or_given_back() {
         let here = thread::current().id();
         let packing = PackingAhead::start(Path::new("/nowhere"), 1 << 20);
-        let panicked = packing.begin(|| panic!("planned")).recv().expect("told");
-        assert!(panicked.is_err());
-        let there = packing.begin(|| thread::current().id()).recv().expect("told");
-        assert_ne!(there.expect("no panic"), here);
+        let (panicked, left) = packing.begin(|| panic!("planned"));
+        assert!(left.is_none() && panicked.recv().expect("told").is_err());
+        let (there, left) = packing.begin(|| thread::current().id());
+        assert!(left.is_none());
+        assert_ne!(there.recv().expect("told").expect("no panic"), here);
         assert!(packing.end().members.is_empty());
 
-        let at_once = PackingAhead::default().begin(|| thread::current().id());
-        assert_eq!(at_once.try_recv().expect("done").expect("no panic"), here);
+        let (at_hand, left) = PackingAhead::default().begin(|| thread::current().id());
+        left.expect("no thread takes it")();
+        assert_eq!(at_hand.try_recv().expect("done").expect("no panic"), here);
     }
 }

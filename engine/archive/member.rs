@@ -21,8 +21,7 @@ const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) struct Shape {
     /// Bytes of the snapshot in each member but the last.
     pub(super) member_bytes: usize,
-    /// The levels that members take in turn. An odd number of them: packers take turns too, and one of two
-    /// would have all that take long.
+    /// The levels that members take in turn.
     levels: &'static [i32],
 }
 

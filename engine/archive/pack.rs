@@ -38,7 +38,7 @@ const IN_WORK_MAX: usize = PACKERS_MAX * MEMBERS_PER_PACKER;
 /// bytes it has sent on. The last word, [`Piece::End`](super::Piece::End), is left to the caller: only
 /// after it a backup may become visible.
 ///
-/// `free` says how many processors there are to pack on, and is asked again for each member.
+/// `free` says how many processors there are to pack on; it is asked until all packers are at work.
 ///
 /// # Errors
 ///
@@ -69,7 +69,9 @@ pub fn pack(
             if stop.is_set() {
                 return Err(PackError::Abandoned);
             }
-            packers.start(scope, free().clamp(1, packers_max(count)));
+            if packers.started < packers_max(count) {
+                packers.start(scope, free().min(packers_max(count)).max(1));
+            }
             if given < count && packers.have_room() {
                 packers.give(given, ahead.next_of(shape))?;
                 given += 1;

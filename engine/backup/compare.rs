@@ -1,6 +1,6 @@
 //! The new state compared with the backup before: has it changed, and has too much gone?
 
-use super::inspect::Passed;
+use super::inspect::Inspection;
 use super::{BackupEngine, BackupError, FUTURE};
 use crate::LOG;
 use crate::deadline::Deadline;
@@ -62,7 +62,7 @@ impl BackupEngine {
         before: &Before,
         now: &Manifest,
         already: Option<Suspension>,
-        passed: &Passed,
+        inspection: &Inspection,
         deadline: Deadline,
     ) -> Result<Option<Suspension>, BackupError> {
         let (backup, loss) = match before {
@@ -73,7 +73,7 @@ impl BackupEngine {
             Before::Unknown | Before::Unread(..) => return Ok(already),
         };
         let Some(loss) = loss else { return Ok(already) };
-        passed.wait().await?;
+        inspection.passed().await?;
         let is_secret = backup.key.is_encrypted() || !now.recipients.is_empty();
         let reason = if is_secret { told_in_the_open(backup.key) } else { loss.clone() };
         let suspension = match already {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -30,30 +30,43 @@ const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What has become of the snapshot so far.
 #[derive(Debug, Default)]
-struct Standing {
+struct Known {
     made: Option<Arc<Snapshot>>,
     counted: Option<Counted>,
     has_passed: bool,
 }
 
-/// Where the thread that makes and checks the snapshot reports.
-#[derive(Debug, Clone)]
-pub(super) struct Reports(watch::Sender<Standing>);
+/// Where it is reported. Whoever waits for it is told when this is dropped: the thread that makes and checks
+/// the snapshot has but a weak one, as it may go on after its deadline.
+#[derive(Debug)]
+pub(super) struct Reports(Arc<watch::Sender<Known>>);
+
+impl Reports {
+    /// Returns what reports as long as somebody waits for the thread that it is for.
+    fn of_thread(&self) -> impl Fn(&dyn Fn(&mut Known)) + Send + 'static {
+        let reports = Arc::downgrade(&self.0);
+        move |change| {
+            if let Some(reports) = reports.upgrade() {
+                reports.send_modify(change);
+            }
+        }
+    }
+}
 
 /// Says what has become of the snapshot to whoever must not go on without it.
 #[derive(Debug, Clone)]
-pub(super) struct Passed(watch::Receiver<Standing>);
+pub(super) struct Inspection(watch::Receiver<Known>);
 
-impl Passed {
+impl Inspection {
     /// Returns where it is reported, and those who wait for it.
     pub(super) fn channel() -> (Reports, Self) {
-        let (sender, receiver) = watch::channel(Standing::default());
-        (Reports(sender), Self(receiver))
+        let (sender, receiver) = watch::channel(Known::default());
+        (Reports(Arc::new(sender)), Self(receiver))
     }
 
     /// Waits for the snapshot; for ever, if there is none: whoever makes it says why.
     pub(super) async fn snapshot(&self) -> Arc<Snapshot> {
-        match self.first(|standing| standing.made.clone()).await {
+        match self.first(|known| known.made.clone()).await {
             Some(snapshot) => snapshot,
             None => std::future::pending().await,
         }
@@ -65,7 +78,7 @@ impl Passed {
     ///
     /// If it can't be counted. The check says why: its error goes before this one.
     async fn counted(&self) -> Result<Counted, BackupError> {
-        let counted = self.first(|standing| standing.counted).await;
+        let counted = self.first(|known| known.counted).await;
         counted.ok_or(BackupError::Archive(PackError::Abandoned))
     }
 
@@ -74,16 +87,16 @@ impl Passed {
     /// # Errors
     ///
     /// If it did not pass. It says itself why: its error goes before this one.
-    pub(super) async fn wait(&self) -> Result<(), BackupError> {
-        let passed = self.first(|standing| standing.has_passed.then_some(())).await;
+    pub(super) async fn passed(&self) -> Result<(), BackupError> {
+        let passed = self.first(|known| known.has_passed.then_some(())).await;
         passed.ok_or(BackupError::Archive(PackError::Abandoned))
     }
 
     /// Waits for what is reported; nothing, if it never will be.
-    async fn first<T>(&self, reported: impl Fn(&Standing) -> Option<T>) -> Option<T> {
+    async fn first<T>(&self, reported: impl Fn(&Known) -> Option<T>) -> Option<T> {
         let mut receiver = self.0.clone();
-        let standing = receiver.wait_for(|standing| reported(standing).is_some()).await;
-        standing.ok().and_then(|standing| reported(&standing))
+        let known = receiver.wait_for(|known| reported(known).is_some()).await;
+        known.ok().and_then(|known| reported(&known))
     }
 
     /// Returns whether the check is over, and found it sound.
@@ -116,11 +129,12 @@ impl BackupEngine {
     }
 
     /// Makes the consistent copy, counts and checks it on the same thread: that is what a backup waits for, and
-    /// another would have to wait for a processor.
+    /// another would have to wait for a processor. It ends early when it is `unwanted`.
     pub(super) async fn make(
         &self,
         run: &Arc<Run>,
-        (reports, passed): (Reports, &Passed),
+        (reports, inspection): (Reports, &Inspection),
+        unwanted: &Stop,
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<Verdict, BackupError> {
@@ -128,8 +142,11 @@ impl BackupEngine {
         let (kept_in, database) = (Arc::clone(run), self.database.clone());
         let target = run.folder.file("snapshot.db");
         let busy_timeout = self.busy_timeout.min(deadline.remaining());
-        let (unchanged, told) = (self.unchanged, reports.clone());
+        let (unchanged, report, unwanted) = (self.unchanged, reports.of_thread(), unwanted.clone());
         let made = self.in_run(run, (Stage::Snapshot, deadline), move |stop| {
+            let stopping = stop.clone();
+            unwanted.interrupts(move || stopping.set());
+            let started = Instant::now();
             let database = canonical(&database);
             let ahead = match unchanged {
                 Unchanged::Upload => pack_ahead(&database, &target),
@@ -137,15 +154,16 @@ impl BackupEngine {
                 Unchanged::Skip => PackingAhead::default(),
             };
             // Without a snapshot nobody takes what was packed of it: it ends here, before the lock goes.
-            let snapshot = snapshot::take(&database, &target, busy_timeout, stop)?;
+            let snapshot = Arc::new(snapshot::take(&database, &target, busy_timeout, stop)?);
+            tell_of(&snapshot, started.elapsed());
             // Of a small one there is little to give back.
             if snapshot.bytes >= LARGE_BYTES {
                 memory::trim();
             }
             kept_in.keep_ahead(ahead);
-            told.0.send_modify(|standing| standing.made = Some(Arc::new(snapshot)));
+            report(&|known| known.made = Some(Arc::clone(&snapshot)));
             let tell = |tables: &[TableRows]| {
-                told.0.send_modify(|standing| standing.counted = Some(Counted::of(tables)));
+                report(&|known| known.counted = Some(Counted::of(tables)));
             };
             let verdict =
                 check::count_and_check(&target, stop, tell).map_err(BackupError::Check)?;
@@ -154,27 +172,10 @@ impl BackupEngine {
         });
         let made = made.await;
         let verdict =
-            made.map_err(|_out_of_time| BackupError::OutOfTime { stage: passed.stage() })??;
+            made.map_err(|_out_of_time| BackupError::OutOfTime { stage: inspection.stage() })??;
         // Not before its thread has ended: else a deadline could refuse what is already stored.
-        reports.0.send_modify(|standing| standing.has_passed = true);
+        reports.0.send_modify(|known| known.has_passed = true);
         Ok(verdict)
-    }
-
-    /// Tells of a snapshot, and of how long the app had to wait for it.
-    pub(super) fn tell_of(snapshot: &Snapshot, took: Duration) {
-        tracing::info!(
-            target: LOG,
-            database_bytes = snapshot.bytes,
-            "VACUUM INTO completed: {}", text::size(snapshot.bytes)
-        );
-        if snapshot.journal_mode == JournalMode::Rollback && took > WRITERS_WAITED {
-            tracing::warn!(
-                target: LOG,
-                "WARNING: The app's writers had to wait {} for the snapshot; \"PRAGMA \
-                 journal_mode = WAL\" in the app lets them go on",
-                text::seconds(took)
-            );
-        }
     }
 
     /// Removes the snapshot, which nobody reads any more: beside the last requests, and not on the
@@ -189,11 +190,11 @@ impl BackupEngine {
         self.in_run(run, (Stage::Prune, deadline), move |_stop| fs::remove_file(path)).await
     }
 
-    /// Hashes the snapshot, for the manifest that goes before it.
+    /// Hashes the snapshot and waits for the count, for the manifest that goes before it.
     pub(super) async fn describe(
         &self,
         run: &Arc<Run>,
-        (snapshot, passed): (&Snapshot, &Passed),
+        (snapshot, inspection): (&Snapshot, &Inspection),
         deadline: Deadline,
     ) -> Result<Manifest, BackupError> {
         let path = snapshot.path.clone();
@@ -209,7 +210,7 @@ impl BackupEngine {
                 sha256
             })
         });
-        let (hashed, counted) = tokio::join!(hashing, passed.counted());
+        let (hashed, counted) = tokio::join!(hashing, inspection.counted());
         let sha256 = hashed?.map_err(BackupError::Check)?;
         Ok(Manifest {
             database_bytes: snapshot.bytes,
@@ -223,6 +224,23 @@ impl BackupEngine {
     }
 }
 
+/// Tells of a snapshot, and of how long the app had to wait for it.
+fn tell_of(snapshot: &Snapshot, took: Duration) {
+    tracing::info!(
+        target: LOG,
+        database_bytes = snapshot.bytes,
+        "VACUUM INTO completed: {}", text::size(snapshot.bytes)
+    );
+    if snapshot.journal_mode == JournalMode::Rollback && took > WRITERS_WAITED {
+        tracing::warn!(
+            target: LOG,
+            "WARNING: The app's writers had to wait {} for the snapshot; \"PRAGMA \
+             journal_mode = WAL\" in the app lets them go on",
+            text::seconds(took)
+        );
+    }
+}
+
 /// Starts to pack what there will be of the copy, if there is a processor that making it leaves idle.
 fn pack_ahead(database: &Path, target: &Path) -> PackingAhead {
     if processors::count() < 2 {
@@ -232,4 +250,22 @@ fn pack_ahead(database: &Path, target: &Path) -> PackingAhead {
     // nothing that was packed may be of use.
     let about_bytes = fs::metadata(database).map_or(0, |file| file.len());
     PackingAhead::start(target, about_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that hangs, on a disk that does not answer, outlives its deadline.
+    #[tokio::test]
+    async fn nobody_waits_for_what_a_thread_that_was_given_up_could_report() {
+        let (reports, inspection) = Inspection::channel();
+        let report = reports.of_thread();
+        let counted = Counted { tables: 1, rows: 2 };
+        report(&|known| known.counted = Some(counted));
+        assert_eq!(inspection.counted().await.expect("told"), counted);
+        drop(reports);
+        let refused = tokio::time::timeout(Duration::from_secs(10), inspection.passed()).await;
+        assert!(refused.expect("nobody waits").is_err());
+    }
 }

@@ -8,7 +8,7 @@ use super::memory::Made;
 use super::{BackupEngine, BackupError};
 use crate::LOG;
 use crate::archive::PackingAhead;
-use crate::blocking;
+use crate::blocking::{self, CLEAN_UP};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::instance::Instance;
 use crate::progress::Stage;
@@ -18,7 +18,7 @@ use crate::work_dir::{LockError, RunLock, WorkDir, WorkFolder, canonical};
 /// What a run owns: dropped by whoever is last to use it, so that neither the lock nor the
 /// folder goes while a stopped thread still winds down.
 pub(super) struct Run {
-    /// What is packed of the snapshot while it is made, until it is sent. First, so that it has ended when
+    /// What is packed of the snapshot while it is made and hashed, until it is sent. First, so that it has ended when
     /// the folder goes.
     ahead: Mutex<PackingAhead>,
     pub(super) folder: WorkDir,
@@ -33,7 +33,7 @@ impl Run {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
     }
 
-    /// Does something with the finished snapshot on the thread that packs ahead, if there is one.
+    /// Does something with the finished snapshot on the thread that packs ahead, or on this one.
     ///
     /// # Panics
     ///
@@ -42,9 +42,20 @@ impl Run {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).begin(work);
-        let done = begun.recv().expect("it ends after its work alone");
+        let (result, left) = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).begin(work);
+        if let Some(work) = left {
+            work();
+        }
+        let done =
+            result.recv().expect("the thread that packs ahead ended before its work was done");
         done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Ends what nobody will take, without holding up who waits for other things on this thread.
+    pub(super) async fn end_ahead(&self) {
+        let ahead = self.take_ahead();
+        let ending = tokio::task::spawn_blocking(move || drop(ahead));
+        let _ended_or_not = tokio::time::timeout(CLEAN_UP, ending).await;
     }
 
     /// Takes it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::inspect::Passed;
+use super::inspect::Inspection;
 use super::{BackupEngine, BackupError, Run};
 use crate::archive::{self, Outlet, PIECES_KEPT_BACK, PIECES_TO_SEND, PackError, Piece};
 use crate::deadline::Deadline;
@@ -39,14 +39,14 @@ impl BackupEngine {
         &self,
         run: &Arc<Run>,
         archive: &Archive<'_>,
-        passed: &Passed,
+        inspection: &Inspection,
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<u64, BackupError> {
         let mut attempt = 1;
         loop {
             progress.enter(Stage::Upload, archive.snapshot.bytes);
-            match self.upload_once(run, archive, passed, deadline, progress).await {
+            match self.upload_once(run, archive, inspection, deadline, progress).await {
                 Ok(archive_bytes) => {
                     let key = archive.key;
                     tracing::info!(
@@ -80,7 +80,7 @@ impl BackupEngine {
         &self,
         run: &Arc<Run>,
         archive: &Archive<'_>,
-        passed: &Passed,
+        inspection: &Inspection,
         deadline: Deadline,
         progress: &Progress,
     ) -> Result<u64, BackupError> {
@@ -91,14 +91,15 @@ impl BackupEngine {
         let (path, manifest) = (snapshot.path.clone(), manifest.clone());
         let (progress, last_word, keeping) = (progress.clone(), sender.clone(), sender.clone());
         let recipients = self.recipients.clone();
-        let (ahead, checked) = (run.take_ahead(), passed.clone());
+        let (ahead, checked) = (run.take_ahead(), inspection.clone());
         let packing = self.in_run(run, (Stage::Upload, deadline), move |stop| {
             let outlet = match &recipients {
                 Some(recipients) => Outlet::encrypted(&sender, recipients)?,
                 None => Outlet::plain(&sender),
             };
             // The check beside it, of one thread, is what a backup waits for: it has a processor of its own.
-            let free = || processors::count() - usize::from(!checked.has_passed());
+            let processors = processors::count();
+            let free = || processors - usize::from(!checked.has_passed());
             let from = (path.as_path(), ahead.end());
             archive::pack(from, key, &manifest, outlet, &free, (stop, &progress))
         });
@@ -106,7 +107,7 @@ impl BackupEngine {
             // Before anything is packed there is room: only a failed upload has closed the channel.
             let kept_back = keeping.reserve_many(PIECES_KEPT_BACK).await;
             let checking = async {
-                let checked = passed.wait().await;
+                let checked = inspection.passed().await;
                 drop(kept_back);
                 checked
             };
@@ -128,7 +129,7 @@ impl BackupEngine {
                 text::size(bytes),
                 text::reduction_percent(database_bytes, bytes)
             );
-            passed.wait().await?;
+            inspection.passed().await?;
             // Closed means that the upload failed, and says why itself.
             let _closed = last_word.send(Piece::End).await;
             drop(last_word);
