@@ -11,9 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -138,21 +136,18 @@ impl Ahead {
         loop {
             let outlook = packing.outlook();
             let work = match outlook {
-                Outlook::There => given.try_recv(),
-                Outlook::ToCome => given.recv_timeout(LOOK_AGAIN).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => TryRecvError::Empty,
-                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-                }),
-                Outlook::Over => given.recv().map_err(|_gone| TryRecvError::Disconnected),
+                Outlook::There => given.recv_timeout(Duration::ZERO),
+                Outlook::ToCome => given.recv_timeout(LOOK_AGAIN),
+                Outlook::Over => given.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
             };
             match work {
                 Ok(work) => {
                     work();
                     packing.finish();
                 }
-                Err(TryRecvError::Empty) if outlook == Outlook::There => packing.pack_next(),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if outlook == Outlook::There => packing.pack_next(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let shape = Some(Shape::of(database_bytes));
@@ -286,6 +281,14 @@ mod tests {
         Ahead { members: packing.members, shape, _snapshot: packing.file }
     }
 
+    /// Begins to pack a file of two members, and has packed the first.
+    fn begun(file: &NamedTempFile) -> Packing<'_> {
+        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
+        assert_eq!(packing.outlook(), Outlook::There);
+        packing.pack_next();
+        packing
+    }
+
     /// Returns which members of the file are taken.
     fn taken(mut ahead: Ahead, file: &File, members: usize) -> Vec<bool> {
         let mut member = vec![0; MEMBER_BYTES];
@@ -310,9 +313,7 @@ mod tests {
     #[test]
     fn what_is_finished_needs_no_hash() {
         let file = file_of(&content(2));
-        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
-        assert_eq!(packing.outlook(), Outlook::There);
-        packing.pack_next();
+        let mut packing = begun(&file);
         packing.finish();
         let ahead = packed(packing);
         let hashed: Vec<bool> = ahead.members.iter().map(|member| member.of.is_some()).collect();
@@ -324,9 +325,7 @@ mod tests {
     #[test]
     fn nothing_more_is_taken_from_a_file_that_was_replaced() {
         let file = file_of(&content(2));
-        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
-        assert_eq!(packing.outlook(), Outlook::There);
-        packing.pack_next();
+        let mut packing = begun(&file);
         std::fs::remove_file(file.path()).expect("removed");
         std::fs::write(file.path(), vec![0; 2 * MEMBER_BYTES]).expect("written");
         packing.finish();
@@ -339,9 +338,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_waited_for() {
         let file = file_of(&content(1));
-        let mut packing = Packing::of(file.path(), 2 * MEMBER_BYTES as u64);
-        packing.outlook();
-        packing.pack_next();
+        let mut packing = begun(&file);
         assert_eq!(packing.outlook(), Outlook::ToCome);
         file.as_file().set_len(2 * MEMBER_BYTES as u64).expect("grown");
         assert_eq!(packing.outlook(), Outlook::There);

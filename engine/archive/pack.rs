@@ -60,6 +60,7 @@ pub fn pack(
     let database_bytes = manifest.database_bytes;
     let shape = Shape::of(database_bytes);
     let count = shape.members(database_bytes);
+    let useful = packers_max(count);
     let (give, given) = sync_channel(IN_WORK_MAX);
     let job = Job { file: &file, database_bytes, given: given.into(), still_right: 0.into() };
     thread::scope(|scope| {
@@ -69,8 +70,8 @@ pub fn pack(
             if stop.is_set() {
                 return Err(PackError::Abandoned);
             }
-            if packers.started < packers_max(count) {
-                packers.start(scope, free().min(packers_max(count)).max(1));
+            if packers.started < useful {
+                packers.start(scope, free().clamp(1, useful));
             }
             if given < count && packers.have_room() {
                 packers.give(given, ahead.next_of(shape))?;
