@@ -85,6 +85,36 @@ async fn settings_in_the_file_survive() {
     assert_eq!(db::dump(&site.database()), before);
 }
 
+/// Decision 31: by itself SQLite leaves in the root of a tree what has moved down to its leaves.
+#[tokio::test]
+async fn what_the_root_of_a_tree_does_not_use_is_zeros() {
+    let site = Site::new();
+    let app = Connection::open(site.database()).expect("a database");
+    for table in 0..20 {
+        app.execute_batch(&format!(
+            "CREATE TABLE letters{table} (text TEXT NOT NULL);
+             CREATE INDEX by_text{table} ON letters{table} (text); BEGIN;
+             WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+             INSERT INTO letters{table} SELECT hex(randomblob(50)) FROM n; COMMIT",
+        ))
+        .expect("filled");
+    }
+    there_and_back(&site, &site.database()).await;
+
+    let snapshot = gunzip(&site.get(&name(START)).await);
+    let unused: Vec<&[u8]> = snapshot.chunks(4096).filter_map(unused_of_root).collect();
+    assert_eq!(unused.len(), 40, "one of each table, and of each index");
+    let rests = unused.concat().iter().filter(|&&byte| byte != 0).count();
+    assert_eq!(rests, 0, "of {} unused bytes", unused.concat().len());
+}
+
+/// Returns what lies between the pointers to the cells of a page above the leaves and its cells, which grow
+/// towards each other (<https://sqlite.org/fileformat2.html#b_tree_pages>).
+fn unused_of_root(page: &[u8]) -> Option<&[u8]> {
+    let number = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    matches!(page[0], 2 | 5).then(|| &page[12 + 2 * number(3)..number(5)])
+}
+
 /// Rule 6.
 #[tokio::test]
 async fn permissions_survive() {
