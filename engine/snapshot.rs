@@ -240,6 +240,9 @@ fn open_with(
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // The snapshot is a temporary file: VACUUM INTO syncs it exactly if its source would.
     connection.pragma_update(None, "synchronous", "OFF")?;
+    // The copy takes this over, too: what its pages do not use becomes zeros, and is no longer what has moved
+    // on to another page (`docs/decisions/0031`). The source is only read.
+    connection.pragma_update(None, "secure_delete", "FAST")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // The first read: a hot journal, a foreign file or a lock shows itself here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
@@ -260,9 +263,6 @@ fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 fn vacuum_into(source: &Connection, target: &Path) -> rusqlite::Result<()> {
-    // The copy takes this over: what its pages do not use becomes zeros, and is no longer what has moved on to
-    // another page (`docs/decisions/0031`). The source is only read.
-    source.execute_batch("PRAGMA secure_delete = FAST")?;
     // Bound, not spliced in: a path may hold quotes. Absolute, so never taken for a "file:" URI.
     source.execute("VACUUM INTO ?1", [target.to_string_lossy()])?;
     Ok(())

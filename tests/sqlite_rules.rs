@@ -89,7 +89,7 @@ async fn settings_in_the_file_survive() {
 #[tokio::test]
 async fn what_the_root_of_a_tree_does_not_use_is_zeros() {
     let site = Site::new();
-    let app = Connection::open(site.database()).expect("a database");
+    let app = db::open_new(&site.database(), "delete");
     for table in 0..20 {
         app.execute_batch(&format!(
             "CREATE TABLE letters{table} (text TEXT NOT NULL);
@@ -104,8 +104,8 @@ async fn what_the_root_of_a_tree_does_not_use_is_zeros() {
     let snapshot = gunzip(&site.get(&name(START)).await);
     let unused: Vec<&[u8]> = snapshot.chunks(4096).filter_map(unused_of_root).collect();
     assert_eq!(unused.len(), 40, "one of each table, and of each index");
-    let rests = unused.concat().iter().filter(|&&byte| byte != 0).count();
-    assert_eq!(rests, 0, "of {} unused bytes", unused.concat().len());
+    let unused = unused.concat();
+    assert_eq!(unused.iter().filter(|&&byte| byte != 0).count(), 0, "of {}", unused.len());
 }
 
 /// Returns what lies between the pointers to the cells of a page above the leaves and its cells, which grow
