@@ -51,6 +51,8 @@ pub const HEADER_BYTES_MAX: u64 = 4096;
 pub enum Piece {
     /// The next bytes.
     Bytes(Bytes),
+    /// There are no more bytes. They may travel; whether they are to become a backup is not known yet.
+    Whole,
     /// The archive is complete. A sender that goes away without it has failed, so that a failure
     /// can't look like a short archive.
     End,

@@ -7,6 +7,7 @@
 mod bucket;
 mod fault;
 mod folder;
+mod held;
 mod record;
 mod retry;
 mod retry_after;
@@ -109,6 +110,8 @@ pub struct BackupStore {
     /// The same without the prefix: `s3://mybucket`, for messages about the whole store.
     root: String,
     folder: Option<PathBuf>,
+    /// Whether it heeds [`held::Held`].
+    holds_back: bool,
 }
 
 impl fmt::Debug for BackupStore {
@@ -123,7 +126,8 @@ impl BackupStore {
         let root = format!("s3://{}", settings.bucket);
         let objects =
             s3::open(settings).map_err(|e| StoreError::new(format!("opening of {root}"), &e))?;
-        Ok(Self::over(Arc::new(objects), StoreKind::S3, &root, &settings.prefix))
+        let store = Self::over(Arc::new(objects), StoreKind::S3, &root, &settings.prefix);
+        Ok(Self { holds_back: true, ..store })
     }
 
     /// Opens the folder that serves when no store is configured, and makes it if it is missing.
@@ -151,7 +155,8 @@ impl BackupStore {
         let prefix = ObjectPath::parse(prefix).unwrap_or_else(|_| ObjectPath::from(prefix));
         let folder = if prefix.as_ref().is_empty() { String::new() } else { format!("{prefix}/") };
         let root = root.trim_end_matches('/').to_owned();
-        Self { objects, prefix, kind, location: format!("{root}/{folder}"), root, folder: None }
+        let location = format!("{root}/{folder}");
+        Self { objects, prefix, kind, location, root, folder: None, holds_back: false }
     }
 
     /// Returns the place for what `instance` stores beside the line of backups.

@@ -1,6 +1,7 @@
 //! The S3 protocol itself, spoken over sockets with a real server: what is requested and how
 //! often, what is tried again and what is not, what an error says, and what ends a wait.
 
+mod ahead;
 mod failures;
 mod lines;
 mod patience;

@@ -2,7 +2,7 @@
 //! both leave idle.
 //!
 //! `VACUUM INTO` writes the copy from the front to the end, and comes back to a page now and then: the
-//! first one, and those above the rows. So what is packed meanwhile is kept with the hash of what it was
+//! first one, and those above the rows. So what is packed meanwhile is kept with a checksum of what it was
 //! packed from, and whoever packs the finished snapshot takes it only where that is still there.
 
 use std::collections::VecDeque;
@@ -16,7 +16,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ring::digest::{Digest, SHA256, digest};
 
 use super::member::{MemberPacker, Shape};
 use crate::blocking::give_way;
@@ -114,15 +113,19 @@ impl Drop for PackingAhead {
 #[derive(Debug)]
 pub(super) struct PackedAhead {
     /// What it was packed from, if that was not finished.
-    of: Option<Digest>,
+    of: Option<u64>,
     bytes: Bytes,
+}
+
+/// Tells whether SQLite has come back to a member; of 2^64 changes it misses one, which a restore refuses.
+fn checksum(member: &[u8]) -> u64 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, member)
 }
 
 impl PackedAhead {
     /// Returns the packed bytes, if they are those of `member`, as they are if it was finished.
     pub(super) fn if_of(self, member: &[u8]) -> Option<Bytes> {
-        let is_same = |of: Digest| digest(&SHA256, member).as_ref() == of.as_ref();
-        self.of.is_none_or(is_same).then_some(self.bytes)
+        self.of.is_none_or(|of| checksum(member) == of).then_some(self.bytes)
     }
 }
 
@@ -158,7 +161,7 @@ impl Ahead {
     #[cfg(test)]
     pub(super) fn of<'a>(shape: Shape, packed: impl Iterator<Item = (&'a [u8], Bytes)>) -> Self {
         let members =
-            packed.map(|(member, bytes)| PackedAhead { of: Some(digest(&SHA256, member)), bytes });
+            packed.map(|(member, bytes)| PackedAhead { of: Some(checksum(member)), bytes });
         Self { members: members.collect(), shape: Some(shape), _snapshot: None }
     }
 
@@ -237,7 +240,7 @@ impl<'a> Packing<'a> {
     fn packed(&mut self) -> Option<PackedAhead> {
         let index = self.members.len() as u64;
         let member = self.packer.read(self.file.as_ref()?, index).ok()?;
-        let of = (!self.is_finished).then(|| digest(&SHA256, member));
+        let of = (!self.is_finished).then(|| checksum(member));
         Some(PackedAhead { of, bytes: self.packer.pack(index).ok()? })
     }
 

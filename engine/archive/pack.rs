@@ -262,7 +262,7 @@ mod tests {
             while let Some(piece) = receiver.blocking_recv() {
                 match piece {
                     Piece::Bytes(bytes) => archive.extend_from_slice(&bytes),
-                    Piece::End => panic!("the last word is the caller's"),
+                    Piece::Whole | Piece::End => panic!("the last word is the caller's"),
                 }
             }
             archive

@@ -228,6 +228,7 @@ impl Read for PieceReader<'_> {
         while self.current.is_empty() && !self.is_complete {
             match self.pieces.blocking_recv() {
                 Some(Piece::Bytes(bytes)) => self.current = bytes,
+                Some(Piece::Whole) => {}
                 Some(Piece::End) => self.is_complete = true,
                 None => {
                     self.ending.is_early.set(true);

@@ -129,8 +129,9 @@ impl BackupEngine {
                 text::size(bytes),
                 text::reduction_percent(database_bytes, bytes)
             );
-            inspection.passed().await?;
             // Closed means that the upload failed, and says why itself.
+            let _closed = last_word.send(Piece::Whole).await;
+            inspection.passed().await?;
             let _closed = last_word.send(Piece::End).await;
             drop(last_word);
             Ok(bytes)

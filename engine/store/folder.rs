@@ -73,6 +73,7 @@ fn fill(mut file: File, mut pieces: mpsc::Receiver<Piece>, stop: &Stop) -> io::R
                 file.write_all(&bytes)?;
                 fail_point::reach("backup.piece_written");
             }
+            Some(Piece::Whole) => {}
             Some(Piece::End) => break,
             None => return Ok(Uploaded::Abandoned),
         }

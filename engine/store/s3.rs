@@ -13,7 +13,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one request may take with its body: a part of 5 MiB at 43 KB/s. Longer downloads
 /// are resumed where they were cut.
-const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Retries of a single request inside the client; a whole operation is retried above it.
 const REQUEST_RETRIES: usize = 2;
@@ -74,6 +74,11 @@ pub fn install_tls() {
     let _already = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Returns what tells a connection to the store from others of the client; [`StrictConnector`] knows the rest.
+pub(super) fn client_options() -> ClientOptions {
+    ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT_TIMEOUT)
+}
+
 /// Opens the store. No request is made: a wrong address shows at the first operation.
 pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Error> {
     install_tls();
@@ -112,16 +117,7 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
     builder
         .with_bucket_name(&settings.bucket)
         .with_allow_http(true)
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(true)
-                // A hundred and more, which nobody asks about where there is no TLS.
-                .with_no_system_certificates(is_plain)
-                .with_connect_timeout(CONNECT_TIMEOUT)
-                .with_timeout(REQUEST_TIMEOUT)
-                // Between two hourly runs no connection is worth keeping.
-                .with_pool_idle_timeout(Duration::from_secs(10)),
-        )
+        .with_client_options(client_options())
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(100),
@@ -134,7 +130,7 @@ pub(super) fn open(settings: &S3Settings) -> Result<AmazonS3, object_store::Erro
         // One DELETE per object: some S3-compatible stores have no bulk delete, and a run
         // seldom deletes more than one.
         .with_disable_bulk_delete(true)
-        .with_http_connector(StrictConnector)
+        .with_http_connector(StrictConnector { is_plain })
         .build()
 }
 

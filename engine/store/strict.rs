@@ -5,19 +5,24 @@
 //! a refused certificate again, which no retry can mend, and a busy store after a tenth of a
 //! second, whatever the store asks for.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpResponseBody, HttpService, ReqwestConnector,
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
+    HttpResponse, HttpResponseBody, HttpService,
 };
 use thiserror::Error;
 
 use super::fault::is_certificate_problem;
+use super::held::Held;
 use super::retry::Patience;
 use super::retry_after::{AskedToWait, is_for_now, retry_after};
+use super::s3::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, client_options};
 use crate::text;
+
+/// The client's own value, before it looks for credentials elsewhere.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why an answer is no list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -36,19 +41,54 @@ pub(super) enum NotAList {
 #[error("the answer to a request over plain HTTP leads to HTTPS")]
 pub(super) struct TlsOnly;
 
-/// Makes the client's connections.
+/// Makes the client's connections: as it would itself, from the options of [`super::s3`], which it
+/// does not let anybody read.
 #[derive(Debug)]
-pub(super) struct StrictConnector;
+pub(super) struct StrictConnector {
+    /// Whether nothing is spoken to over TLS.
+    pub(super) is_plain: bool,
+}
 
 impl HttpConnector for StrictConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Strict(Arc::new(inner))))
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("simplebackup/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .connect_timeout(connect_timeout(options))
+            .timeout(REQUEST_TIMEOUT)
+            // Between two hourly runs no connection is worth keeping.
+            .pool_idle_timeout(Duration::from_secs(10))
+            // The length of an answer is that of the object, whatever a program that embeds us turns on.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate();
+        // A hundred authorities and more, which nobody asks about where there is no TLS.
+        let client = if self.is_plain { client.tls_certs_only([]) } else { client };
+        let failure = |error| object_store::Error::Generic { store: "S3", source: Box::new(error) };
+        Ok(HttpClient::new(Strict(client.build().map_err(failure)?)))
     }
 }
 
+/// Returns how long a connection may take to come up: the client asks for less where it looks for
+/// the metadata service of the machine it may run on.
+fn connect_timeout(options: &ClientOptions) -> Duration {
+    let text = |options: &ClientOptions| options.get_config_value(&ClientConfigKey::ConnectTimeout);
+    let is_of_store = text(options) == text(&client_options());
+    if is_of_store { CONNECT_TIMEOUT } else { METADATA_TIMEOUT }
+}
+
 #[derive(Debug)]
-struct Strict(Arc<HttpClient>);
+struct Strict(reqwest::Client);
+
+impl Strict {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        match request.extensions().get::<Held>().cloned() {
+            Some(held) => held.send(&self.0, request).await,
+            None => self.0.call(request).await,
+        }
+    }
+}
 
 #[async_trait::async_trait]
 impl HttpService for Strict {
@@ -56,14 +96,13 @@ impl HttpService for Strict {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let is_read = request.method().as_str() == "GET";
         let is_plain = request.uri().scheme_str() == Some("http");
-        let answer =
-            self.0.execute(request).await.map_err(|error| {
-                match is_certificate_problem(&text::chain(&error)) {
-                    true if is_plain => HttpError::new(HttpErrorKind::Unknown, TlsOnly),
-                    true => HttpError::new(HttpErrorKind::Unknown, error),
-                    false => error,
-                }
-            })?;
+        let answer = self.send(request).await.map_err(|error| {
+            match is_certificate_problem(&text::chain(&error)) {
+                true if is_plain => HttpError::new(HttpErrorKind::Unknown, TlsOnly),
+                true => HttpError::new(HttpErrorKind::Unknown, error),
+                false => error,
+            }
+        })?;
         let answer = be_patient(answer, is_read).await?;
         if !query.split('&').any(|pair| pair == "list-type=2") || !answer.status().is_success() {
             return Ok(answer);

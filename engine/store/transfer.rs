@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path as ObjectPath;
 use object_store::{
-    Attribute, AttributeValue, Attributes, GetOptions, GetRange, MultipartUpload, PutPayload,
+    Attribute, AttributeValue, Attributes, GetOptions, GetRange, MultipartUpload, PutOptions,
+    PutPayload,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::held::Held;
 use super::{Backoff, BackupStore, Fault, Patience, StoreError, StoredBackup, folder};
 use crate::archive::Piece;
 use crate::blocking::{self, Stop};
@@ -17,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::fail_point;
 use crate::key::BackupKey;
 use crate::progress::Progress;
+use crate::text;
 
 /// The smallest part that S3 takes (but for the last), and what one PUT carries at most here.
 const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
@@ -87,9 +91,8 @@ impl BackupStore {
         match deadline.limit(parts.next()).await.map_err(late)? {
             Part::Early => Ok(Uploaded::Abandoned),
             Part::Last(payload) => {
-                let put = self.objects.put_opts(&path, payload, attributes.into());
-                deadline.limit(put).await.map_err(late)?.map_err(fail)?;
-                Ok(Uploaded::Complete)
+                let put = self.put(&path, payload, attributes, &mut parts);
+                deadline.limit(put).await.map_err(late)?.map_err(fail)
             }
             Part::Full(payload) => {
                 let begun = self.objects.put_multipart_opts(&path, attributes.into());
@@ -105,6 +108,63 @@ impl BackupStore {
                 error.map_or(Ok(Uploaded::Abandoned), Err)
             }
         }
+    }
+
+    /// Stores what is whole with one PUT, as soon as it is known that it may be stored.
+    async fn put(
+        &self,
+        path: &ObjectPath,
+        payload: PutPayload,
+        attributes: Attributes,
+        parts: &mut Parts,
+    ) -> object_store::Result<Uploaded> {
+        if self.holds_back
+            && parts.may_be_stored().now_or_never().is_none()
+            && self.put_ahead(path, &payload, &attributes, parts).await
+        {
+            return Ok(Uploaded::Complete);
+        }
+        if !parts.may_be_stored().await {
+            return Ok(Uploaded::Abandoned);
+        }
+        self.objects.put_opts(path, payload, attributes.into()).await?;
+        Ok(Uploaded::Complete)
+    }
+
+    /// Sends all but the last bytes before that is known, and returns whether the backup is stored. What failed in the
+    /// meantime is of no matter.
+    async fn put_ahead(
+        &self,
+        path: &ObjectPath,
+        payload: &PutPayload,
+        attributes: &Attributes,
+        parts: &mut Parts,
+    ) -> bool {
+        let held = Held::back(payload.clone());
+        let mut options = PutOptions::from(attributes.clone());
+        options.extensions.insert(held.clone());
+        let sending = self.objects.put_opts(path, payload.clone(), options);
+        tokio::pin!(sending);
+        let sent = tokio::select! {
+            biased;
+            may_be_stored = parts.may_be_stored() => {
+                if !may_be_stored {
+                    return false;
+                }
+                held.release();
+                sending.await.map_err(Some)
+            }
+            // Whatever it says, the store says it without having all of them.
+            early = &mut sending => Err(early.err()),
+        };
+        if let Err(why) = &sent {
+            tracing::debug!(
+                target: crate::LOG,
+                error = why.as_ref().map(|why| text::chain(why)),
+                "The store did not take what was sent ahead of the check"
+            );
+        }
+        sent.is_ok()
     }
 
     /// Sends the archive of `backup` into `pieces`, resumed where it was cut; the count of tries
@@ -224,7 +284,7 @@ struct Position {
     metadata: Vec<(String, String)>,
 }
 
-/// What the pieces gave for the next part.
+/// What the pieces gave for the next part; with the last one there are no more bytes.
 enum Part {
     Full(PutPayload),
     Last(PutPayload),
@@ -237,11 +297,27 @@ struct Parts {
     pieces: mpsc::Receiver<Piece>,
     part_bytes: usize,
     rest: Bytes,
+    last_word: Option<bool>,
 }
 
 impl Parts {
     fn new(pieces: mpsc::Receiver<Piece>, part_bytes: u64) -> Self {
-        Self { pieces, part_bytes: part_bytes as usize, rest: Bytes::new() }
+        Self { pieces, part_bytes: part_bytes as usize, rest: Bytes::new(), last_word: None }
+    }
+
+    /// Waits for the last word: whether what was given may become a backup.
+    async fn may_be_stored(&mut self) -> bool {
+        loop {
+            if let Some(may_be_stored) = self.last_word {
+                return may_be_stored;
+            }
+            match self.pieces.recv().await {
+                Some(Piece::Whole) => {}
+                Some(Piece::End) => self.last_word = Some(true),
+                // More bytes after all is a defect of the sender, and what there is so far no backup.
+                Some(Piece::Bytes(_)) | None => self.last_word = Some(false),
+            }
+        }
     }
 
     async fn next(&mut self) -> Part {
@@ -258,7 +334,10 @@ impl Parts {
             }
             match self.pieces.recv().await {
                 Some(Piece::Bytes(bytes)) => self.rest = bytes,
-                Some(Piece::End) => return Part::Last(gathered.into_iter().collect()),
+                Some(last @ (Piece::Whole | Piece::End)) => {
+                    self.last_word = matches!(last, Piece::End).then_some(true);
+                    return Part::Last(gathered.into_iter().collect());
+                }
                 None => return Part::Early,
             }
         }
@@ -289,6 +368,9 @@ async fn send_parts(
             break;
         }
         next = parts.next().await;
+    }
+    if !parts.may_be_stored().await {
+        return Ok(Uploaded::Abandoned);
     }
     fail_point::reach("upload.all_parts_sent");
     upload.complete().await?;

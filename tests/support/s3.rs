@@ -274,7 +274,12 @@ impl Front {
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(wait));
                 Ok(answer)
             }
-            Some(Trouble::Reply(document)) => Ok(Response::new(Body::from(document.to_owned()))),
+            Some(Trouble::Reply(document)) => {
+                let mut answer = Response::new(Body::from(document.to_owned()));
+                // What the client asks of an answer to a PUT.
+                answer.headers_mut().insert(ETAG, HeaderValue::from_static("\"of-nothing\""));
+                Ok(answer)
+            }
             Some(Trouble::Date(date)) => {
                 let mut answer = self.pass(request).await?;
                 answer.headers_mut().insert(DATE, HeaderValue::from_static(date));
