@@ -118,7 +118,9 @@ impl BackupStore {
         attributes: Attributes,
         parts: &mut Parts,
     ) -> object_store::Result<Uploaded> {
+        // Of a single chunk there is nothing to send before the last.
         if self.holds_back
+            && payload.as_ref().len() > 1
             && parts.may_be_stored().now_or_never().is_none()
             && self.put_ahead(path, &payload, &attributes, parts).await
         {

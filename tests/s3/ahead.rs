@@ -21,8 +21,9 @@ const SETTLED: Duration = Duration::from_millis(50);
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Gives a store three chunks that are all, does `meanwhile`, and says whether they are to be stored.
-async fn upload(
+/// Gives a store so many chunks that are all, does `meanwhile`, and says whether they are to be stored.
+async fn upload_chunks(
+    chunks: u8,
     store: &BackupStore,
     meanwhile: impl AsyncFnOnce(),
     is_sound: bool,
@@ -31,7 +32,7 @@ async fn upload(
     let key = BackupKey::parse(&name(5)).expect("a valid name");
     let backup = NewBackup { key, database_bytes: 1, metadata: Vec::new() };
     let giving = async move {
-        for byte in [1, 2, 3] {
+        for byte in 1..=chunks {
             give(&pieces, Piece::Bytes(vec![byte; CHUNK_BYTES].into())).await;
         }
         give(&pieces, Piece::Whole).await;
@@ -42,6 +43,14 @@ async fn upload(
     };
     let (uploaded, ()) = tokio::join!(store.upload(backup, received, deadline()), giving);
     uploaded
+}
+
+async fn upload(
+    store: &BackupStore,
+    meanwhile: impl AsyncFnOnce(),
+    is_sound: bool,
+) -> Result<Uploaded, StoreError> {
+    upload_chunks(3, store, meanwhile, is_sound).await
 }
 
 async fn give(pieces: &Sender<Piece>, piece: Piece) {
@@ -91,6 +100,22 @@ async fn all_but_the_last_chunk_arrives_before_and_a_cut_there_does_no_harm() {
     assert_eq!(uploaded, Uploaded::Complete);
     assert_eq!(server.script().calls(), [Request::Put, Request::Put]);
     assert_eq!(server.get(&name(5)), whole());
+}
+
+/// Without a byte of its own a request would be complete at once.
+#[tokio::test]
+async fn what_has_no_more_than_a_last_chunk_is_not_sent_ahead() {
+    for chunks in [0, 1] {
+        let server = S3Server::start().await;
+        let meanwhile = async || {
+            tokio::time::sleep(SETTLED).await;
+            assert_eq!(server.script().calls(), []);
+        };
+        let stored = upload_chunks(chunks, &server.store(), meanwhile, true).await;
+        assert_eq!(stored.expect("not refused"), Uploaded::Complete);
+        assert_eq!(server.script().calls(), [Request::Put]);
+        assert_eq!(server.get(&name(5)).len(), usize::from(chunks) * CHUNK_BYTES);
+    }
 }
 
 /// Errors, a store that asks for patience, and an answer that can't be true.
