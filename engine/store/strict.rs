@@ -51,11 +51,15 @@ pub(super) struct StrictConnector {
 
 impl HttpConnector for StrictConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let is_http_refused = allow_http.as_deref() == Some("false");
         let client = reqwest::Client::builder()
             .user_agent(concat!("simplebackup/", env!("CARGO_PKG_VERSION")))
             .http1_only()
             .connect_timeout(connect_timeout(options))
             .timeout(REQUEST_TIMEOUT)
+            // As the client wants it for a service that gives credentials for a token.
+            .https_only(is_http_refused)
             // Between two hourly runs no connection is worth keeping.
             .pool_idle_timeout(Duration::from_secs(10))
             // The length of an answer is that of the object, whatever a program that embeds us turns on.
@@ -179,8 +183,24 @@ pub(super) fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use object_store::client::HttpRequestBody;
+
     use super::NotAList::{CutOff, OtherDocument};
     use super::*;
+
+    /// A token that stands for credentials travels over TLS, wherever the environment sends it.
+    #[tokio::test]
+    async fn plain_http_is_refused_where_the_client_wants_it_so() {
+        super::super::install_tls();
+        for (allow_http, words) in [(false, "URL scheme is not allowed"), (true, "refused")] {
+            let options = client_options().with_allow_http(allow_http);
+            let client = StrictConnector { is_plain: true }.connect(&options).expect("made");
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.uri_mut() = "http://127.0.0.1:1/".parse().expect("a valid address");
+            let error = client.execute(request).await.expect_err("nobody listens there");
+            assert!(text::chain(&error).contains(words), "{}", text::chain(&error));
+        }
+    }
 
     #[test]
     fn what_is_no_list_is_never_an_empty_one() {

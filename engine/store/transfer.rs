@@ -142,9 +142,9 @@ impl BackupStore {
         attributes: &Attributes,
         parts: &mut Parts,
     ) -> bool {
-        let held = Held::back(payload.clone());
+        let (keeper, held) = Held::back(payload.clone());
         let mut options = PutOptions::from(attributes.clone());
-        options.extensions.insert(held.clone());
+        options.extensions.insert(held);
         let sending = self.objects.put_opts(path, payload.clone(), options);
         tokio::pin!(sending);
         let sent = tokio::select! {
@@ -153,18 +153,14 @@ impl BackupStore {
                 if !may_be_stored {
                     return false;
                 }
-                held.release();
-                sending.await.map_err(Some)
+                keeper.release();
+                sending.await
             }
-            // Whatever it says, the store says it without having all of them.
-            early = &mut sending => Err(early.err()),
+            early = &mut sending => early,
         };
         if let Err(why) = &sent {
-            tracing::debug!(
-                target: crate::LOG,
-                error = why.as_ref().map(|why| text::chain(why)),
-                "The store did not take what was sent ahead of the check"
-            );
+            let why = StoreError::new(format!("sending of {path} ahead of the check"), why);
+            tracing::debug!(target: crate::LOG, error = %text::chain(&why), "{why}; sending it again");
         }
         sent.is_ok()
     }

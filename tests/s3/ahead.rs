@@ -124,6 +124,8 @@ async fn a_request_that_is_sent_ahead_and_not_taken_decides_nothing() {
     let troubles = [
         Trouble::Refuse(400, "RequestTimeout"),
         Trouble::Refuse(503, "SlowDown"),
+        Trouble::RefuseUnread(403, "AccessDenied"),
+        Trouble::RefuseUnread(503, "SlowDown"),
         Trouble::AskToWait(503, "1"),
         Trouble::Reply("stored, without a word of it"),
     ];

@@ -63,6 +63,8 @@ pub(crate) enum Request {
 pub(crate) enum Trouble {
     /// It is refused with this status and code, and not done.
     Refuse(u16, &'static str),
+    /// It is refused with this status and code at once, whatever is still to come of its body.
+    RefuseUnread(u16, &'static str),
     /// It is refused with this status and this `Retry-After`, and not done.
     AskToWait(u16, &'static str),
     /// It is answered with this document, and not looked at.
@@ -268,6 +270,7 @@ impl Front {
                 let _body = request.into_body().collect().await.map_err(io::Error::other)?;
                 Ok(refusal(status, code))
             }
+            Some(Trouble::RefuseUnread(status, code)) => Ok(refusal(status, code)),
             Some(Trouble::AskToWait(status, wait)) => {
                 let _body = request.into_body().collect().await.map_err(io::Error::other)?;
                 let mut answer = refusal(status, "SlowDown");
