@@ -54,7 +54,7 @@ const ADVICE: [&str; 14] = [
 ];
 
 /// Messages without one: links of a chain whose other end has it, and news that ask for nothing.
-const WITHOUT_ADVICE: [&str; 30] = [
+const WITHOUT_ADVICE: [&str; 32] = [
     // News.
     "ERROR: Backup already in progress, skipping this attempt",
     "FATAL: Backup file is corrupted. Manual intervention required.",
@@ -83,6 +83,8 @@ const WITHOUT_ADVICE: [&str; 30] = [
     "snapshot of {} could not be made",
     "stopped",
     "the answer is no list of objects",
+    "the store answered before it had all of the request",
+    "the rest of the request is not to be sent",
     "the answer to a request over plain HTTP leads to HTTPS",
     "the file is empty",
     "the list of objects is cut off",
