@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use object_store::ClientOptions;
 use object_store::aws::AmazonS3;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
@@ -68,10 +67,7 @@ impl Bucket {
         let address = format!("s3://{}", settings.bucket);
         let open = || {
             let client = s3::open(settings)?;
-            let options = ClientOptions::new()
-                .with_allow_http(true)
-                .with_connect_timeout(s3::CONNECT_TIMEOUT);
-            let http = ReqwestConnector::default().connect(&options)?;
+            let http = ReqwestConnector::default().connect(&s3::client_options())?;
             Ok((client, http))
         };
         let (client, http) =

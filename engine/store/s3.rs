@@ -74,7 +74,8 @@ pub fn install_tls() {
     let _already = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Returns what tells a connection to the store from others of the client; [`StrictConnector`] knows the rest.
+/// Returns the options of a connection to the store: what the client changes of them tells other connections from it.
+/// [`StrictConnector`] knows the rest.
 pub(super) fn client_options() -> ClientOptions {
     ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT_TIMEOUT)
 }

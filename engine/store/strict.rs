@@ -41,8 +41,8 @@ pub(super) enum NotAList {
 #[error("the answer to a request over plain HTTP leads to HTTPS")]
 pub(super) struct TlsOnly;
 
-/// Makes the client's connections: as it would itself, from the options of [`super::s3`], which it
-/// does not let anybody read.
+/// Makes the client's connections. How it would make them of its options the client keeps to itself, so they are made
+/// here in the same way.
 #[derive(Debug)]
 pub(super) struct StrictConnector {
     /// Whether nothing is spoken to over TLS.
@@ -191,7 +191,7 @@ mod tests {
     /// A token that stands for credentials travels over TLS, wherever the environment sends it.
     #[tokio::test]
     async fn plain_http_is_refused_where_the_client_wants_it_so() {
-        super::super::install_tls();
+        crate::store::install_tls();
         for (allow_http, words) in [(false, "URL scheme is not allowed"), (true, "refused")] {
             let options = client_options().with_allow_http(allow_http);
             let client = StrictConnector { is_plain: true }.connect(&options).expect("made");
