@@ -5,12 +5,16 @@
 
 use std::fmt::{self, Write};
 
+use simplebackup_actors::SERVER_LOG;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::output::LogOutput;
@@ -18,30 +22,48 @@ use crate::output::LogOutput;
 /// Starts logging. `verbosity` is how often `-v` was given; `RUST_LOG` wins over it. A second
 /// call changes nothing.
 pub fn start(format: LogFormat, verbosity: u8) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| {
-        EnvFilter::new(match verbosity {
-            // What clients of the routes do wrong is their affair, and could fill the log.
-            0 => "warn,actix_http=off,simple_backup=info,server=info,cronjob=info",
-            1 => "info,simple_backup=debug,server=debug,cronjob=debug",
-            _ => "debug,simple_backup=trace,server=trace,cronjob=trace",
-        })
-    });
-    start_with(format, filter);
+    let levels = match verbosity {
+        // What clients of the routes do wrong is their affair, and could fill the log.
+        0 => "warn,actix_http=off,simple_backup=info,server=info,cronjob=info",
+        1 => "info,simple_backup=debug,server=debug,cronjob=debug",
+        _ => "debug,simple_backup=trace,server=trace,cronjob=trace",
+    };
+    start_with(format, levels);
 }
 
 /// Starts logging of warnings and errors only: a progress bar shows the rest.
 pub(crate) fn start_quiet() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("warn"));
-    start_with(LogFormat::Text, filter);
+    start_with(LogFormat::Text, "warn");
 }
 
-fn start_with(format: LogFormat, filter: EnvFilter) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogOutput);
-    // Err means that a program that embeds us logs in its own way.
-    let _already = match format {
-        LogFormat::Text => builder.event_format(TextLines).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+fn start_with(format: LogFormat, levels: &str) {
+    let asked = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let asked = asked.to_string_lossy();
+    let (wanted, unknown) = understood(&asked);
+    let levels = if wanted.is_empty() { levels } else { &wanted };
+    let filter: Targets = levels.parse().expect("each part of it was understood");
+    let lines = layer().with_writer(|| LogOutput);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Text => Box::new(lines.event_format(TextLines)),
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false)),
     };
+    // Err means that a program that embeds us logs in its own way.
+    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    if started.is_ok() && !unknown.is_empty() {
+        tracing::warn!(
+            target: SERVER_LOG,
+            "WARNING: Of RUST_LOG, {unknown:?} is not understood and left out; write target=level, with a \
+             level of error, warn, info, debug, trace or off"
+        );
+    }
+}
+
+/// What is understood of `RUST_LOG`, and what is not: it may be the app's, too, whose filter knows more.
+fn understood(levels: &str) -> (String, String) {
+    let parts = levels.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        parts.partition(|part| part.parse::<Targets>().is_ok());
+    (known.join(","), unknown.join(","))
 }
 
 /// The text format.
@@ -99,5 +121,21 @@ impl Visit for Sentence {
         } else {
             write!(self.fields, " {}={value:?}", field.name())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rust_log_says_for_another_filter_changes_no_level_of_ours() {
+        let (known, unknown) =
+            understood("warn, server=debug,,app[request{id=1}]=trace,cronjob=loud");
+        assert_eq!(unknown, "app[request{id=1}]=trace,cronjob=loud");
+        let filter: Targets = known.parse().expect("understood");
+        let is_logged = |target, level| filter.would_enable(target, &level);
+        assert!(is_logged("server", Level::DEBUG) && !is_logged("server", Level::TRACE));
+        assert!(is_logged("cronjob", Level::WARN) && !is_logged("cronjob", Level::INFO));
     }
 }

@@ -28,6 +28,27 @@ fn a_log_that_nobody_takes_stops_neither_the_app_nor_the_backup() {
     }
 }
 
+/// `RUST_LOG` is the app's, too, and its filter may know more than ours.
+#[test]
+fn what_another_filter_knows_is_named_and_the_rest_holds() {
+    let machine = Machine::new();
+    machine.create_database(10);
+    for (levels, is_named, is_logged) in [
+        ("app[request{id=1}]=trace", true, true),
+        ("server=warn, app[request{id=1}]=trace", true, false),
+        ("server=warn", false, false),
+        ("", false, true),
+    ] {
+        let mut backup = machine.simplebackup();
+        let made = backup.args(["-v", "backup"]).env("RUST_LOG", levels).output().expect("started");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert_eq!(made.status.code(), Some(0), "{said}");
+        let naming = "Of RUST_LOG, \"app[request{id=1}]=trace\" is not understood";
+        assert_eq!(said.contains(naming), is_named, "{levels}: {said}");
+        assert_eq!(said.contains("[SIMPLE-BACKUP]"), is_logged, "{levels}: {said}");
+    }
+}
+
 #[test]
 fn a_second_service_on_one_database_is_refused() {
     let machine = Machine::new();

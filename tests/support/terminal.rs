@@ -36,9 +36,11 @@ impl Terminal {
     /// Runs the binary with these words, with the terminal as its input, output and error.
     pub(crate) fn run(machine: &Machine, words: &[&str]) -> Self {
         let binary = machine.simplebackup();
-        // Its controlling terminal, so that Ctrl-C is a signal.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(binary.get_program()).args(words).env_clear();
+        // Its controlling terminal, so that Ctrl-C is a signal; which a shell in front of the tests
+        // (`cargo test &`) may have set to be ignored, and that is inherited.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "setsid", "--ctty"]);
+        command.arg(binary.get_program()).args(words).env_clear();
         let set = binary.get_envs().filter_map(|(name, value)| Some((name, value?)));
         command.envs(set).current_dir(machine.path(""));
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
