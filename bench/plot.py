@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 880, 380
 TOP, BOTTOM = 64, 320
 PANELS = ((64, 412), (504, 852))
-COLOURS = ("#0b5fa5", "#c2410c")
+COLOURS = ("#0b5fa5", "#c2410c", "#595959")
 TICKS = 5
 NAME_WIDTH = 60
 
