@@ -9,7 +9,7 @@ use simplebackup_actors::SERVER_LOG;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
@@ -40,7 +40,12 @@ fn start_with(format: LogFormat, levels: &str) {
     let asked = std::env::var_os("RUST_LOG").unwrap_or_default();
     let asked = asked.to_string_lossy();
     let (wanted, unknown) = understood(&asked);
-    let levels = if wanted.is_empty() { levels } else { &wanted };
+    // What is not understood must not silence the rest, nor the warning of it.
+    let levels = match (wanted.is_empty(), unknown.is_empty()) {
+        (true, _) => levels.to_owned(),
+        (false, true) => wanted,
+        (false, false) => format!("{levels},{wanted}"),
+    };
     let filter: Targets = levels.parse().expect("each part of it was understood");
     let lines = layer().with_writer(|| LogOutput);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
@@ -61,9 +66,23 @@ fn start_with(format: LogFormat, levels: &str) {
 /// What is understood of `RUST_LOG`, and what is not: it may be the app's, too, whose filter knows more.
 fn understood(levels: &str) -> (String, String) {
     let parts = levels.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        parts.partition(|part| part.parse::<Targets>().is_ok());
+    let (known, unknown): (Vec<_>, Vec<_>) = parts.partition(|part| is_ours(part));
     (known.join(","), unknown.join(","))
+}
+
+/// Returns whether it is a level, `target` or `target=level`. The library takes anything for a target, quotes
+/// and halves of a span's fields too, and what nothing is called silences everything.
+fn is_ours(part: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-' | '.'))
+    };
+    match part.split_once('=') {
+        Some((target, level)) => {
+            is_name(target) && !level.is_empty() && level.parse::<LevelFilter>().is_ok()
+        }
+        None => is_name(part),
+    }
 }
 
 /// The text format.
@@ -133,6 +152,11 @@ mod tests {
         let (known, unknown) =
             understood("warn, server=debug,,app[request{id=1}]=trace,cronjob=loud");
         assert_eq!(unknown, "app[request{id=1}]=trace,cronjob=loud");
+        for other in
+            ["\"info\"", "app[a{b,c}]=trace", "app[a]=trace", "server=", "server=inof", "=info"]
+        {
+            assert_eq!(understood(other), (String::new(), other.to_owned()));
+        }
         let filter: Targets = known.parse().expect("understood");
         let is_logged = |target, level| filter.would_enable(target, &level);
         assert!(is_logged("server", Level::DEBUG) && !is_logged("server", Level::TRACE));
