@@ -39,35 +39,33 @@ pub(crate) fn start_quiet() {
 fn start_with(format: LogFormat, levels: &str) {
     let asked = std::env::var_os("RUST_LOG").unwrap_or_default();
     let asked = asked.to_string_lossy();
-    let (wanted, unknown) = understood(&asked);
+    let (mut wanted, unknown) = understood(&asked);
     // What is not understood must not silence the rest, nor the warning of it.
-    let levels = match (wanted.is_empty(), unknown.is_empty()) {
-        (true, _) => levels.to_owned(),
-        (false, true) => wanted,
-        (false, false) => format!("{levels},{wanted}"),
-    };
-    let filter: Targets = levels.parse().expect("each part of it was understood");
-    let lines = layer().with_writer(|| LogOutput);
+    if wanted.is_empty() || !unknown.is_empty() {
+        wanted.insert(0, levels);
+    }
+    let filter: Targets = wanted.join(",").parse().expect("each part of it was understood");
+    let lines = layer().with_writer(|| LogOutput).log_internal_errors(true);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => Box::new(lines.event_format(TextLines)),
         LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false)),
     };
     // Err means that a program that embeds us logs in its own way.
-    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    let started = tracing_subscriber::registry().with(lines).with(filter).try_init();
     if started.is_ok() && !unknown.is_empty() {
         tracing::warn!(
             target: SERVER_LOG,
-            "WARNING: Of RUST_LOG, {unknown:?} is not understood and left out; write target=level, with a \
-             level of error, warn, info, debug, trace or off"
+            "WARNING: Of RUST_LOG, {:?} is not understood and left out; write target=level, with a \
+             level of error, warn, info, debug, trace or off",
+            unknown.join(",")
         );
     }
 }
 
 /// What is understood of `RUST_LOG`, and what is not: it may be the app's, too, whose filter knows more.
-fn understood(levels: &str) -> (String, String) {
+fn understood(levels: &str) -> (Vec<&str>, Vec<&str>) {
     let parts = levels.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let (known, unknown): (Vec<_>, Vec<_>) = parts.partition(|part| is_ours(part));
-    (known.join(","), unknown.join(","))
+    parts.partition(|part| is_ours(part))
 }
 
 /// Returns whether it is a level, `target` or `target=level`. The library takes anything for a target, quotes
@@ -151,13 +149,14 @@ mod tests {
     fn what_rust_log_says_for_another_filter_changes_no_level_of_ours() {
         let (known, unknown) =
             understood("warn, server=debug,,app[request{id=1}]=trace,cronjob=loud");
-        assert_eq!(unknown, "app[request{id=1}]=trace,cronjob=loud");
+        assert_eq!(unknown.join(","), "app[request{id=1}]=trace,cronjob=loud");
         for other in
             ["\"info\"", "app[a{b,c}]=trace", "app[a]=trace", "server=", "server=inof", "=info"]
         {
-            assert_eq!(understood(other), (String::new(), other.to_owned()));
+            let (known, unknown) = understood(other);
+            assert_eq!((known.join(","), unknown.join(",")), (String::new(), other.to_owned()));
         }
-        let filter: Targets = known.parse().expect("understood");
+        let filter: Targets = known.join(",").parse().expect("understood");
         let is_logged = |target, level| filter.would_enable(target, &level);
         assert!(is_logged("server", Level::DEBUG) && !is_logged("server", Level::TRACE));
         assert!(is_logged("cronjob", Level::WARN) && !is_logged("cronjob", Level::INFO));
